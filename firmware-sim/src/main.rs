@@ -1,0 +1,2 @@
+//! Simulated devices.
+fn main() {}
