@@ -4,8 +4,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`state`] | what every handler shares: the store, the node's addresses, counters, the stop signal |
+//! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
+//! | [`live`] | the live socket and its frames |
 //! | [`pages`] | pages, rendered on the server, and the embedded assets |
 
+pub mod encode;
+pub mod live;
 pub mod pages;
 pub mod state;
 

@@ -1,0 +1,3 @@
+//! The live socket, `GET /api/v1/live`: viewers say what they watch and get every sample of it, once.
+
+pub mod frame;
