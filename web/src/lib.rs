@@ -4,16 +4,28 @@
 //! | module | holds |
 //! |---|---|
 //! | [`state`] | what every handler shares: the store, the node's addresses, counters, the stop signal |
+//! | [`error`] | errors of the API: one shape, whoever raised them |
+//! | [`guard`] | what a page of a foreign origin may not do; security headers |
+//! | [`server`] | the HTTP listener and what a connection may cost |
 //! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
 //! | [`live`] | the live socket and its frames |
 //! | [`pages`] | pages, rendered on the server, and the embedded assets |
 
 pub mod encode;
+pub mod error;
+pub mod guard;
 pub mod live;
 pub mod pages;
+pub mod server;
 pub mod state;
 
 use axum::Router;
+use axum::extract::{Request, State as Extract};
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+
+use error::ApiError;
 
 pub use state::{Addresses, Setup, State};
 
@@ -24,5 +36,29 @@ pub fn router(state: State) -> Router {
 
 /// The routes of a node: those of viewers, merged with `devices`, behind the same guards.
 pub fn app(state: State, devices: Router) -> Router {
-    Router::new().merge(pages::router()).with_state(state).merge(devices)
+    Router::new()
+        .merge(pages::router())
+        .fallback(unknown_path)
+        .with_state(state.clone())
+        .merge(devices)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state, guard::foreign_origin))
+        .layer(from_fn(error::uniform))
+        .layer(from_fn(guard::security_headers))
+}
+
+/// What answers a path that nothing has: an error of the API, or a page.
+async fn unknown_path(Extract(state): Extract<State>, request: Request) -> Response {
+    let path = request.uri().path();
+    if error::is_api(path) {
+        ApiError::unknown_path(path).into_response()
+    } else {
+        pages::not_found(&state, path)
+    }
+}
+
+/// What answers a path that is there, but not with this method.
+async fn method_not_allowed(request: Request) -> Response {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response()
 }

@@ -22,6 +22,8 @@ pub struct Setup {
     pub addresses: Addresses,
     /// Further origins (`https://example.org`) whose pages may open sockets and change state.
     pub allow_origins: Vec<String>,
+    /// Whether only this machine can reach the node.
+    pub loopback: bool,
 }
 
 /// What every handler shares.
@@ -48,6 +50,11 @@ impl State {
     /// Origins beside our own whose pages may open sockets and change state.
     pub fn allow_origins(&self) -> &[String] {
         &self.0.setup.allow_origins
+    }
+
+    /// Whether only this machine can reach the node.
+    pub fn is_loopback(&self) -> bool {
+        self.0.setup.loopback
     }
 
     /// Cancelled when the node stops: sockets then tell their clients to move, and close.

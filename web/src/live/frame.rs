@@ -51,11 +51,11 @@ pub fn json<'a>(name: &str, times: &'a [SampleTime], values: &'a Values) -> impl
     pieces(times.len()).map(move |(start, end)| {
         let mut message = String::with_capacity(head.len() + (end - start) * 32);
         message.push_str(&head);
-        for index in start..end {
-            message.push_str(if index == start { "[" } else { ",[" });
-            push_ts(&mut message, times[index]);
+        for (index, time) in times[start..end].iter().enumerate() {
+            message.push_str(if index == 0 { "[" } else { ",[" });
+            push_ts(&mut message, *time);
             message.push(',');
-            push_value(&mut message, values.get(index));
+            push_value(&mut message, values.get(start + index));
             message.push(']');
         }
         message.push_str("]}");
