@@ -1,10 +1,46 @@
 //! What Sensorium keeps and how it is replicated. It knows no protocol of devices or browsers.
+//!
+//! A sample's way: [`Store::append`] (`handle`) joins it into its ring (`ring`, in `series`, in `memory`), encodes it
+//! into the run that the next frame takes, and tells the followers (`feed`), all under the lock of its series. The
+//! group (`group`) gathers the series that have something for the next frame; the committer (`disk::commit`) seals
+//! the frame (`replica::frame`), commits it, and settles the tickets. The checkpointer (`disk::checkpoint`) turns the
+//! log into chunks (`disk::chunks`); at start `disk::recover` reads both back.
+//!
+//! What must not know what: `model`, `ring`, `registry` and `replica` do no I/O, take no locks and read no clock;
+//! only `disk` knows redb; only `disk::commit` opens a write transaction.
 
+mod clock;
+mod codec;
+mod config;
+mod describe;
+mod disk;
+mod error;
+mod feed;
+mod group;
+mod handle;
+mod ledger;
+mod memory;
 pub mod model;
+mod read;
+mod registry;
+mod replica;
+pub mod ring;
+mod series;
 
+pub use clock::Stamp;
+pub use config::{Config, DEFAULT_KEEP, MAX_KEEP, MAX_KEEP_TEXTS};
+pub use error::{AppendError, Failed, OpenError, Refusal};
+pub use feed::{Backfill, Change, Event, Filter, Subscription};
+pub use group::{Copies, Ticket};
+pub use handle::{Appended, Batch, DeviceGuard, Node, Page, SensorView, Stats, Store, Times};
+pub use ledger::Ledger;
 pub use model::ids::{
     Attribute, IdError, NodeId, NodeName, Origin, PARTITIONS, Partition, SensorId, SeriesId,
 };
 pub use model::kind::Kind;
 pub use model::time::SampleTime;
-pub use model::value::{Shape, ValueRef, Values};
+pub use model::value::{MAX_CHANNELS, MAX_TEXT_BYTES, Shape, ValueRef, Values};
+pub use read::Query;
+pub use registry::{AttributeDescription, Description};
+pub use ring::{Joined as Outcome, Samples};
+pub use series::{AttributeView, OwnedValue, Series};

@@ -16,7 +16,7 @@ macro_rules! kinds {
     ($($variant:ident $name:literal $text:literal $open:literal [$($channel:literal $unit:literal),*];)*) => {
         /// What an attribute measures.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[allow(missing_docs, reason = "each kind's name says it; the table below is the documentation")]
+        #[expect(missing_docs, reason = "each kind's name says it; the table below is the documentation")]
         pub enum Kind { $($variant),* }
 
         impl Kind {

@@ -1,0 +1,186 @@
+//! The checkpointer: turns what the log holds into chunks, and trims the log.
+//!
+//! It reads rings, not the log: when frame `f` is open, the rings hold every sample of the frames before `f`, and
+//! samples of `f` at most. Chunks made from them ride in the transaction that commits `f` or a later frame, so no
+//! sample is in a chunk before it is durable, and none is deleted because of one that is not. Samples that were
+//! evicted between two checkpoints are never written twice. When all dirty series are done, the frames before the
+//! first `f` are no longer needed.
+//!
+//! Work comes in slices of [`SLICE_BYTES`], so that no commit waits for more than one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::chunks::{self, CHUNK_SAMPLES, Span};
+use super::commit::{Errand, Shared};
+use super::tables::{chunk_key, series_key};
+use crate::codec::{put_text, seal};
+use crate::memory::Memory;
+use crate::model::ids::{Origin, SensorId};
+use crate::registry::{AttributeDescription, Description, Operation};
+use crate::series::{Sensor, Series};
+
+/// Chunk bytes that ride in one commit.
+const SLICE_BYTES: usize = 256 << 10;
+/// Log frames trimmed in one commit.
+const SLICE_FRAMES: usize = 256;
+
+pub(crate) struct Checkpointer {
+    pub memory: Arc<Memory>,
+    pub shared: Arc<Shared>,
+    pub errands: SyncSender<(Errand, SyncSender<()>)>,
+    pub over_budget: Receiver<()>,
+}
+
+/// The committer has ended.
+struct Ended;
+
+impl Checkpointer {
+    /// Runs until the committer ends.
+    pub(crate) fn run(self) {
+        while self.over_budget.recv().is_ok() {
+            let before = self.shared.log.lock().bytes;
+            if self.checkpoint().is_err() {
+                return;
+            }
+            let after = self.shared.log.lock().bytes;
+            tracing::debug!(before, after, "checkpoint done, log trimmed");
+        }
+    }
+
+    fn checkpoint(&self) -> Result<(), Ended> {
+        let open = self.shared.group.frame();
+        let mut errand = Errand::default();
+        for series in self.memory.all() {
+            write_out(&series, &mut errand);
+            if errand.bytes() >= SLICE_BYTES {
+                self.send(std::mem::take(&mut errand))?;
+            }
+        }
+        for (sensor, series) in self.memory.page(None, usize::MAX, |_| true) {
+            if sensor.unsaved.swap(false, Ordering::Relaxed)
+                && let Some(record) = descriptor(&sensor, &series)
+            {
+                errand.descriptors.push((sensor.id.as_str().to_owned(), record));
+            }
+        }
+        let old: Vec<_> = {
+            let log = self.shared.log.lock();
+            let Origin { node, start } = self.shared.origin;
+            let ours = |key: &(u64, u64, u64)| (key.0, key.1) == (node.0, start);
+            log.frames.iter().map(|frame| frame.0).filter(|key| !ours(key) || key.2 < open).collect()
+        };
+        errand.versions = true;
+        self.send(errand)?;
+        for slice in old.chunks(SLICE_FRAMES) {
+            self.send(Errand { trim: slice.to_vec(), ..Errand::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Hands an errand over and waits until it is committed.
+    fn send(&self, errand: Errand) -> Result<(), Ended> {
+        let (done, committed) = sync_channel(1);
+        self.errands.send((errand, done)).map_err(|_| Ended)?;
+        self.shared.group.errand();
+        committed.recv().map_err(|_| Ended)
+    }
+}
+
+/// Adds to `errand` what the disk lacks of `series`.
+fn write_out(series: &Series, errand: &mut Errand) {
+    let mut state = series.lock();
+    let partition = series.partition();
+    if !std::mem::replace(&mut state.recorded, true) {
+        errand.series.push((series_key(series.id()), series_record(series, state.kind.name())));
+    }
+    let Some(oldest) = state.ring.first() else { return };
+    let gone = state.chunks.iter().take_while(|span| span.last < oldest.0).count();
+    for span in state.chunks.drain(..gone) {
+        errand.chunks_gone.push(chunk_key(partition, series.id(), span.first));
+    }
+    let Some(dirty) = state.dirty_from.take() else { return };
+    // Rewrite from the chunk that the oldest new sample falls into, and the last one while it is not full.
+    let kept = state.chunks.iter().take_while(|span| span.last < dirty).count();
+    let partly = kept > 0 && kept == state.chunks.len() && state.chunks[kept - 1].count < CHUNK_SAMPLES;
+    let kept = kept - usize::from(partly);
+    let mut from = dirty;
+    for span in state.chunks.drain(kept..) {
+        from = from.min(span.first);
+        errand.chunks_gone.push(chunk_key(partition, series.id(), span.first));
+    }
+    let start = state.ring.position(crate::SampleTime(from));
+    let end = state.ring.len();
+    let (samples, stamps) = (state.ring.copy(start..end), state.ring.copy_stamps(start..end));
+    let mut spans = Vec::new();
+    for at in (0..samples.times.len()).step_by(CHUNK_SAMPLES) {
+        let upto = (at + CHUNK_SAMPLES).min(samples.times.len());
+        spans.push(Span { first: samples.times[at].0, last: samples.times[upto - 1].0, count: upto - at });
+    }
+    state.chunks.extend(&spans);
+    drop(state);
+    let mut at = 0;
+    for span in spans {
+        let slice = samples.slice(at..at + span.count);
+        let record = chunks::encode(&slice, &stamps[at..at + span.count]);
+        errand.chunks.push((chunk_key(partition, series.id(), span.first), record));
+        at += span.count;
+    }
+}
+
+fn series_record(series: &Series, kind: &str) -> Vec<u8> {
+    let mut record = Vec::new();
+    put_text(&mut record, series.sensor().as_str());
+    put_text(&mut record, series.attribute().as_str());
+    put_text(&mut record, kind);
+    seal(&mut record);
+    record
+}
+
+/// The operations that make the sensor's descriptor, one for each stamp; `None` when nothing is described.
+fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
+    let mut by_stamp: HashMap<_, Description> = HashMap::new();
+    let name = sensor.name.lock().clone();
+    if name.val.is_some() {
+        by_stamp.entry(name.marker).or_default().name = name.val;
+    }
+    for series in series {
+        let state = series.lock();
+        let mut set = |stamp, field: AttributeDescription| {
+            by_stamp.entry(stamp).or_default().attributes.push((series.attribute().clone(), field));
+        };
+        let kind = Some(state.kind);
+        if let Some(unit) = state.unit.val.clone() {
+            set(state.unit.marker, AttributeDescription { kind, unit: Some(unit), ..Default::default() });
+        }
+        if let Some(rate_hz) = state.rate_hz.val {
+            set(
+                state.rate_hz.marker,
+                AttributeDescription { kind, rate_hz: Some(rate_hz), ..Default::default() },
+            );
+        }
+        if let Some(channels) = state.channels.val.clone() {
+            set(
+                state.channels.marker,
+                AttributeDescription { kind, channels: Some(channels), ..Default::default() },
+            );
+        }
+        if state.declared_keep > 0 {
+            let keep = Some(state.declared_keep);
+            set(state.unit.marker, AttributeDescription { kind, keep, ..Default::default() });
+        }
+    }
+    if by_stamp.is_empty() {
+        return None;
+    }
+    let mut operations: Vec<_> = by_stamp.into_iter().collect();
+    operations.sort_by_key(|operation| operation.0);
+    let mut record = Vec::new();
+    for (stamp, description) in operations {
+        Operation { sensor: SensorId::clone(&sensor.id), stamp, description }.encode(&mut record);
+    }
+    seal(&mut record);
+    Some(record)
+}

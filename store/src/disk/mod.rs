@@ -1,0 +1,11 @@
+//! The disk tier: one redb file. The log takes every frame as it is committed; checkpoints turn what the log holds
+//! into chunks, and trim it.
+//!
+//! Only [`commit`] opens write transactions. [`tables`] is the format.
+
+pub(crate) mod backend;
+pub(crate) mod checkpoint;
+pub(crate) mod chunks;
+pub(crate) mod commit;
+pub(crate) mod recover;
+pub(crate) mod tables;

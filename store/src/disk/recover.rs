@@ -1,0 +1,342 @@
+//! Start: opens the file, and rebuilds the rings from chunks and log.
+//!
+//! Everything that was acknowledged is in one of the two. Whatever does not decode is reported by table and key; no
+//! part of a damaged file is used.
+
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    StorageBackend, StorageError, TableError,
+};
+
+use super::backend::{Counted, Traffic};
+use super::chunks::{self, Span};
+use super::commit::{LogIndex, initialise};
+use super::tables::{CHUNKS, DESCRIPTORS, FILE, FORMAT, LOG, META, SERIES, VERSIONS, log_key};
+use crate::codec::{Malformed, Reader, unseal};
+use crate::config::Config;
+use crate::describe;
+use crate::error::OpenError;
+use crate::memory::Memory;
+use crate::model::ids::{Attribute, NodeId, Origin, PARTITIONS, Partition, SensorId};
+use crate::model::kind::Kind;
+use crate::model::value::Shape;
+use crate::registry::Operation;
+use crate::replica::frame::{Block, Body, Frame, Run};
+use crate::replica::version::{Offer, VersionVector};
+use crate::ring::{Samples, Stamps};
+use crate::series::Series;
+
+/// Memory that redb may use for pages.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// What a file held beside the samples, which are in memory now.
+pub(crate) struct Recovered {
+    pub node: NodeId,
+    pub log: LogIndex,
+    pub versions: VersionVector,
+    /// Highest stamp time held.
+    pub stamp: u64,
+    /// Samples in memory.
+    pub samples: u64,
+}
+
+/// Opens the data file in `config.data`, making both when they are missing.
+pub(crate) fn open(config: &Config, traffic: &Arc<Traffic>) -> Result<Database, OpenError> {
+    let path = config.data.join(FILE);
+    let io = |source| OpenError::Io { path: path.clone(), source };
+    std::fs::create_dir_all(&config.data).map_err(io)?;
+    let file: File =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let backend = FileBackend::new(file).map_err(|error| open_error(&path, error))?;
+    open_on(&path, backend, traffic)
+}
+
+/// Opens a database on any storage.
+pub(crate) fn open_on(
+    path: &Path,
+    backend: impl StorageBackend,
+    traffic: &Arc<Traffic>,
+) -> Result<Database, OpenError> {
+    Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(Counted::new(backend, traffic.clone()))
+        .map_err(|error| open_error(path, error))
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::AlreadyOpen { path },
+        DatabaseError::UpgradeRequired(found) => OpenError::Corrupt {
+            path,
+            what: format!("its redb format is {found}, which this program does not read"),
+        },
+        DatabaseError::Storage(StorageError::Io(source))
+            if source.kind() != std::io::ErrorKind::InvalidData =>
+        {
+            OpenError::Io { path, source }
+        }
+        DatabaseError::Storage(StorageError::Corrupted(what)) => OpenError::Corrupt { path, what },
+        other => OpenError::Corrupt { path, what: other.to_string() },
+    }
+}
+
+/// Reads a file into `memory`. A new file gets its node id here.
+pub(crate) fn load(
+    database: &Database,
+    path: &Path,
+    config: &Config,
+    memory: &Memory,
+) -> Result<Recovered, OpenError> {
+    let reader = Loader { database, path, config, memory };
+    let Some(node) = reader.meta()? else {
+        let node = initialise(database).map_err(|error| reader.database_error(error))?;
+        let (log, versions) = (LogIndex::default(), VersionVector::default());
+        return Ok(Recovered { node, log, versions, stamp: 0, samples: 0 });
+    };
+    reader.load(node)
+}
+
+struct Loader<'a> {
+    database: &'a Database,
+    path: &'a Path,
+    config: &'a Config,
+    memory: &'a Memory,
+}
+
+type Table<K, V> = Option<ReadOnlyTable<K, V>>;
+
+impl Loader<'_> {
+    fn database_error(&self, source: impl Into<redb::Error>) -> OpenError {
+        match source.into() {
+            redb::Error::Corrupted(what) => self.damaged(what),
+            source => OpenError::Database { path: self.path.to_owned(), source: Box::new(source) },
+        }
+    }
+
+    fn damaged(&self, what: String) -> OpenError {
+        OpenError::Corrupt { path: self.path.to_owned(), what }
+    }
+
+    fn record(&self, table: &str, key: impl std::fmt::Debug, error: &Malformed) -> OpenError {
+        self.damaged(format!("record {key:?} of table {table}: {error}"))
+    }
+
+    fn read(&self) -> Result<ReadTransaction, OpenError> {
+        self.database.begin_read().map_err(|error| self.database_error(error))
+    }
+
+    fn table<K: redb::Key, V: redb::Value>(
+        &self,
+        transaction: &ReadTransaction,
+        definition: redb::TableDefinition<'_, K, V>,
+    ) -> Result<Table<K, V>, OpenError> {
+        match transaction.open_table(definition) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(self.database_error(error)),
+        }
+    }
+
+    /// The node id; `None` for a new file.
+    fn meta(&self) -> Result<Option<NodeId>, OpenError> {
+        let transaction = self.read()?;
+        let Some(meta) = self.table(&transaction, META)? else { return Ok(None) };
+        let get = |key: &str| -> Result<u64, OpenError> {
+            let value = meta.get(key).map_err(|error| self.database_error(error))?;
+            value.map(|value| value.value()).ok_or_else(|| self.damaged(format!("table meta has no {key}")))
+        };
+        let found = get("format")?;
+        if found != FORMAT {
+            return Err(OpenError::Format { path: self.path.to_owned(), found, expected: FORMAT });
+        }
+        if get("partitions")? != u64::from(PARTITIONS) {
+            return Err(self.damaged("it has another number of partitions than 1024".into()));
+        }
+        get("node").map(|node| Some(NodeId(node)))
+    }
+
+    fn load(&self, node: NodeId) -> Result<Recovered, OpenError> {
+        let transaction = self.read()?;
+        self.series(&transaction)?;
+        self.descriptors(&transaction)?;
+        let mut versions = VersionVector::default();
+        if let Some(table) = self.table(&transaction, VERSIONS)? {
+            for entry in table.iter().map_err(|error| self.database_error(error))? {
+                let (key, last) = entry.map_err(|error| self.database_error(error))?;
+                let (partition, node, start) = key.value();
+                versions.advance(Partition(partition), Origin { node: NodeId(node), start }, last.value());
+            }
+        }
+        // Chunks of different series have nothing to do with each other: both cores decode them.
+        let half = PARTITIONS / 2;
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| self.chunks(half..PARTITIONS));
+            (self.chunks(0..half), second.join())
+        });
+        let second = second.map_err(|_| self.damaged("its chunks could not be read".into()))?;
+        let mut stamp = first?.max(second?);
+        let mut log = LogIndex::default();
+        self.log(&transaction, &mut log, &mut versions, &mut stamp)?;
+        let mut samples = 0;
+        for series in self.memory.all() {
+            let state = series.lock();
+            samples += state.ring.len() as u64;
+            let (keep, shape) = (state.ring.keep(), state.ring.shape());
+            drop(state);
+            self.memory.reserve_anyway(&series, keep, shape);
+        }
+        Ok(Recovered { node, log, versions, stamp, samples })
+    }
+
+    fn series(&self, transaction: &ReadTransaction) -> Result<(), OpenError> {
+        let Some(table) = self.table(transaction, SERIES)? else { return Ok(()) };
+        for entry in table.iter().map_err(|error| self.database_error(error))? {
+            let (key, record) = entry.map_err(|error| self.database_error(error))?;
+            let names =
+                series_names(record.value()).map_err(|error| self.record("series", key.value(), &error))?;
+            self.restore(&names.0, &names.1, names.2).lock().recorded = true;
+        }
+        Ok(())
+    }
+
+    fn restore(&self, sensor: &SensorId, attribute: &Attribute, kind: Kind) -> Series {
+        let shape = if kind.is_text() { Shape::Text } else { Shape::Numbers(1) };
+        self.memory.restore(sensor, attribute, kind, shape)
+    }
+
+    fn descriptors(&self, transaction: &ReadTransaction) -> Result<(), OpenError> {
+        let Some(table) = self.table(transaction, DESCRIPTORS)? else { return Ok(()) };
+        for entry in table.iter().map_err(|error| self.database_error(error))? {
+            let (key, record) = entry.map_err(|error| self.database_error(error))?;
+            let operations = descriptor_operations(record.value());
+            let operations = operations.map_err(|error| self.record("descriptors", key.value(), &error))?;
+            operations.iter().for_each(|operation| describe::apply(self.memory, self.config, operation));
+        }
+        Ok(())
+    }
+
+    /// Joins the chunks of some partitions; returns the highest stamp.
+    fn chunks(&self, partitions: Range<u16>) -> Result<u64, OpenError> {
+        let transaction = self.read()?;
+        let Some(table) = self.table(&transaction, CHUNKS)? else { return Ok(0) };
+        let range = (partitions.start, 0, i64::MIN)..(partitions.end, 0, i64::MIN);
+        let (mut highest, mut last) = (0, None::<(u128, Series)>);
+        for entry in table.range(range).map_err(|error| self.database_error(error))? {
+            let (key, record) = entry.map_err(|error| self.database_error(error))?;
+            let (_, id, first) = key.value();
+            let (samples, stamps) =
+                chunks::decode(record.value()).map_err(|error| self.record("chunks", key.value(), &error))?;
+            let series = match last.take() {
+                Some((held, series)) if held == id => series,
+                _ => self.memory.by_id(crate::SeriesId(id.to_be_bytes())).ok_or_else(|| {
+                    self.damaged(format!("chunk {:?} is of a series without names", key.value()))
+                })?,
+            };
+            if let Stamps::Each(stamps) = &stamps {
+                highest = stamps.iter().map(|stamp| stamp.time).max().unwrap_or(0).max(highest);
+            }
+            let count = samples.times.len();
+            let end = samples.times.last().map_or(first, |time| time.0);
+            let mut state = series.lock();
+            self.fits(&series, state.kind, &samples)?;
+            state.chunks.push(Span { first, last: end, count });
+            state.ring.join(&samples, &stamps, &mut Vec::new());
+            drop(state);
+            last = Some((id, series));
+        }
+        Ok(highest)
+    }
+
+    fn fits(&self, series: &Series, kind: Kind, samples: &Samples) -> Result<(), OpenError> {
+        series.check(kind, samples.values.shape()).map_err(|refusal| self.damaged(refusal.to_string()))
+    }
+
+    fn log(
+        &self,
+        transaction: &ReadTransaction,
+        log: &mut LogIndex,
+        versions: &mut VersionVector,
+        stamp: &mut u64,
+    ) -> Result<(), OpenError> {
+        let Some(table) = self.table(transaction, LOG)? else { return Ok(()) };
+        for entry in table.iter().map_err(|error| self.database_error(error))? {
+            let (key, record) = entry.map_err(|error| self.database_error(error))?;
+            let frame =
+                Frame::decode(record.value()).map_err(|error| self.record("log", key.value(), &error))?;
+            if key.value() != log_key(frame.origin, frame.number) {
+                return Err(self.damaged(format!("log record {:?} holds another frame", key.value())));
+            }
+            log.push(key.value(), record.value().len() as u64);
+            for block in frame.blocks {
+                self.block(frame.origin, block, versions, stamp)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn block(
+        &self,
+        origin: Origin,
+        block: Block,
+        versions: &mut VersionVector,
+        stamp: &mut u64,
+    ) -> Result<(), OpenError> {
+        if let Offer::Gap(missing) = versions.offer(block.partition, origin, block.number) {
+            let (partition, number) = (block.partition.0, block.number);
+            let what = format!(
+                "the log lacks block {missing} of partition {partition} by {origin}, before {number}"
+            );
+            return Err(self.damaged(what));
+        }
+        versions.advance(block.partition, origin, block.number);
+        match block.body {
+            Body::Registry(operations) => operations.iter().for_each(|operation| {
+                *stamp = operation.stamp.time.max(*stamp);
+                describe::apply(self.memory, self.config, operation);
+            }),
+            Body::Samples { names, runs } => {
+                for name in names {
+                    self.restore(&name.sensor, &name.attribute, name.kind);
+                }
+                for Run { series, stamp: first, samples } in runs {
+                    *stamp = (first.time + samples.times.len() as u64).max(*stamp);
+                    let series = self.memory.by_id(series).ok_or_else(|| {
+                        self.damaged(format!("the log has samples of {series:?}, which has no names"))
+                    })?;
+                    let mut state = series.lock();
+                    self.fits(&series, state.kind, &samples)?;
+                    state.ring.join(&samples, &Stamps::From(first), &mut Vec::new());
+                    state.soil(&samples);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a record of the `series` table.
+fn series_names(record: &[u8]) -> Result<(SensorId, Attribute, Kind), Malformed> {
+    let mut reader = Reader(unseal(record)?);
+    let sensor = SensorId::new(reader.text("a sensor")?).map_err(|_| reader.malformed("a sensor id"))?;
+    let attribute =
+        Attribute::new(reader.text("an attribute")?).map_err(|_| reader.malformed("an attribute id"))?;
+    let kind = Kind::parse(reader.text("a kind")?).ok_or(reader.malformed("a known kind"))?;
+    Ok((sensor, attribute, kind))
+}
+
+/// Reads a record of the `descriptors` table.
+fn descriptor_operations(record: &[u8]) -> Result<Vec<Operation>, Malformed> {
+    let mut reader = Reader(unseal(record)?);
+    let mut operations = Vec::new();
+    while !reader.is_empty() {
+        operations.push(Operation::decode(&mut reader)?);
+    }
+    Ok(operations)
+}

@@ -1,0 +1,437 @@
+//! The feed: everything that changes in the rings, to whoever follows. It serves local and replicated samples alike.
+//!
+//! A subscription has a bounded queue. A series whose change does not fit falls *behind*: from then on its changes
+//! are only noted as ranges of time, and when the queue has been read the subscriber is told how many samples it
+//! missed live and gets what the ring still holds of them. Ingest never waits for a subscriber.
+//!
+//! Invariant: between [`Subscription::follow`] and `unfollow` each change is delivered once, or counted as skipped.
+//! Lock order: catalogue, then series, then queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::memory::Memory;
+use crate::model::ids::{Attribute, SensorId, SeriesId};
+use crate::model::time::SampleTime;
+use crate::model::value::Values;
+use crate::ring::{Ring, Samples};
+use crate::series::{Series, State};
+
+/// Ranges of skipped times kept for one series; beyond, the last range is widened (and may name samples that were sent).
+const RANGES: usize = 64;
+/// Events of the catalogue that may wait; beyond, they are dropped, since the next one makes the reader look again.
+const CATALOG_EVENTS: usize = 1024;
+
+/// Samples that are new in a ring, or took another's place. Ascending as they came.
+#[derive(Debug)]
+pub struct Change {
+    /// Whose.
+    pub series: Series,
+    /// When measured.
+    pub times: Vec<SampleTime>,
+    /// As many values.
+    pub values: Values,
+}
+
+/// What a subscription yields.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// New samples of a followed series.
+    Samples(Arc<Change>),
+    /// So many samples were not sent live; what the rings still hold of them comes next.
+    Lagged {
+        /// How many.
+        skipped: u64,
+    },
+    /// A sensor is new, or what is said of it changed.
+    Sensor(SensorId),
+}
+
+/// What to send of a series before it is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backfill {
+    /// Nothing.
+    None,
+    /// The newest so many.
+    Newest(usize),
+    /// All that is newer than this, and everything that arrived in the last 30 s.
+    Since(SampleTime),
+}
+
+/// Which series a filter names.
+pub type Filter = Arc<dyn Fn(&SensorId, &Attribute) -> bool + Send + Sync>;
+
+/// A subscription's place in a series. One per subscription, however many reasons it has to follow.
+#[derive(Debug, Clone)]
+pub(crate) struct Follower {
+    queue: Arc<Queue>,
+    exact: bool,
+    filters: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    samples: usize,
+    catalog: usize,
+    behind: HashMap<SeriesId, Behind>,
+    /// Resynchronised samples, delivered before anything else.
+    again: VecDeque<Event>,
+}
+
+struct Behind {
+    series: Series,
+    skipped: u64,
+    ranges: Vec<(SampleTime, SampleTime)>,
+    /// The last range ends at the ring's end, so a change that continues the ring continues the range.
+    open: bool,
+}
+
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    ready: Notify,
+    capacity: usize,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queue({})", self.capacity)
+    }
+}
+
+impl Queue {
+    fn publish(&self, change: &Arc<Change>, at_end: bool) {
+        let mut waiting = self.waiting.lock();
+        let (id, count) = (change.series.id(), change.times.len());
+        if !waiting.behind.contains_key(&id) {
+            if waiting.samples + count <= self.capacity {
+                waiting.samples += count;
+                waiting.events.push_back(Event::Samples(change.clone()));
+                drop(waiting);
+                self.ready.notify_one();
+                return;
+            }
+            let behind =
+                Behind { series: change.series.clone(), skipped: 0, ranges: Vec::new(), open: false };
+            waiting.behind.insert(id, behind);
+        }
+        if let Some(behind) = waiting.behind.get_mut(&id) {
+            behind.skip(&change.times, at_end);
+        }
+        drop(waiting);
+        self.ready.notify_one();
+    }
+
+    fn tell(&self, sensor: &SensorId) {
+        let mut waiting = self.waiting.lock();
+        if waiting.catalog < CATALOG_EVENTS {
+            waiting.catalog += 1;
+            waiting.events.push_back(Event::Sensor(sensor.clone()));
+            drop(waiting);
+            self.ready.notify_one();
+        }
+    }
+}
+
+impl Behind {
+    fn skip(&mut self, times: &[SampleTime], at_end: bool) {
+        self.skipped += times.len() as u64;
+        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return };
+        // Only samples appended at the ring's end have nothing but themselves between them.
+        let contiguous = at_end && times.is_sorted();
+        let full = self.ranges.len() >= RANGES;
+        match self.ranges.last_mut() {
+            Some(range) if (contiguous && self.open) || full => {
+                *range = (range.0.min(*first), range.1.max(*last));
+            }
+            _ if contiguous => self.ranges.push((*first, *last)),
+            _ => self.ranges.extend(times.iter().map(|time| (*time, *time))),
+        }
+        self.open = contiguous;
+    }
+}
+
+/// What the store's subscribers share: filters that new series are held against, and who wants the catalogue.
+#[derive(Default)]
+pub(crate) struct Feed {
+    wishes: Mutex<Wishes>,
+}
+
+#[derive(Default)]
+struct Wishes {
+    /// Series that do not exist yet.
+    exact: HashMap<(SensorId, Attribute), Vec<Arc<Queue>>>,
+    filters: Vec<(Arc<Queue>, u64, Filter)>,
+    catalog: Vec<Arc<Queue>>,
+}
+
+impl Feed {
+    /// Gives a new series its followers. The catalogue's lock is held, so no wish can slip by.
+    pub(crate) fn born(&self, series: &Series) {
+        let mut wishes = self.wishes.lock();
+        let mut state = series.lock();
+        if let Some(queues) = wishes.exact.remove(&(series.sensor().clone(), series.attribute().clone())) {
+            queues.into_iter().for_each(|queue| follow_exactly(&mut state, queue));
+        }
+        for (queue, id, filter) in &wishes.filters {
+            if filter(series.sensor(), series.attribute()) {
+                follow_filter(&mut state, queue, *id);
+            }
+        }
+    }
+
+    /// Tells those who watch the catalogue that `sensor` is new or changed.
+    pub(crate) fn described(&self, sensor: &SensorId) {
+        self.wishes.lock().catalog.iter().for_each(|queue| queue.tell(sensor));
+    }
+}
+
+fn follow_exactly(state: &mut State, queue: Arc<Queue>) {
+    match state.followers.iter_mut().find(|follower| Arc::ptr_eq(&follower.queue, &queue)) {
+        Some(follower) => follower.exact = true,
+        None => state.followers.push(Follower { queue, exact: true, filters: Vec::new() }),
+    }
+}
+
+fn follow_filter(state: &mut State, queue: &Arc<Queue>, id: u64) {
+    match state.followers.iter_mut().find(|follower| Arc::ptr_eq(&follower.queue, queue)) {
+        Some(follower) if follower.filters.contains(&id) => {}
+        Some(follower) => follower.filters.push(id),
+        None => state.followers.push(Follower { queue: queue.clone(), exact: false, filters: vec![id] }),
+    }
+}
+
+/// Tells the followers of a series, whose lock is held, what changed.
+pub(crate) fn publish(state: &State, series: &Series, samples: &Samples, changed: &[usize], at_end: bool) {
+    if state.followers.is_empty() || changed.is_empty() {
+        return;
+    }
+    let (times, values) = if changed.len() == samples.times.len() {
+        (samples.times.clone(), samples.values.clone())
+    } else {
+        let times = changed.iter().map(|index| samples.times[*index]).collect();
+        let values = match &samples.values {
+            Values::Numbers { channels, flat } => {
+                let row = |index: &usize| flat[index * channels..(index + 1) * channels].iter().copied();
+                Values::Numbers { channels: *channels, flat: changed.iter().flat_map(row).collect() }
+            }
+            Values::Texts(texts) => {
+                Values::Texts(changed.iter().map(|index| texts[*index].clone()).collect())
+            }
+        };
+        (times, values)
+    };
+    let change = Arc::new(Change { series: series.clone(), times, values });
+    state.followers.iter().for_each(|follower| follower.queue.publish(&change, at_end));
+}
+
+/// A reader of the feed. Dropping it ends it.
+pub struct Subscription {
+    queue: Arc<Queue>,
+    memory: Arc<Memory>,
+    followed: HashMap<(SensorId, Attribute), Option<Series>>,
+    filters: Vec<u64>,
+}
+
+impl Subscription {
+    pub(crate) fn new(memory: Arc<Memory>, capacity: usize) -> Self {
+        let queue = Queue { waiting: Mutex::default(), ready: Notify::new(), capacity: capacity.max(1) };
+        Self { queue: Arc::new(queue), memory, followed: HashMap::new(), filters: Vec::new() }
+    }
+
+    /// Follows a series, which need not exist yet. The samples returned are to be sent first; from there on every
+    /// change comes once. Following again is allowed and only gives the backfill.
+    pub fn follow(&mut self, sensor: &SensorId, attribute: &Attribute, backfill: Backfill) -> Samples {
+        let key = (sensor.clone(), attribute.clone());
+        let found = self.memory.find_or(sensor.as_str(), attribute.as_str(), || {
+            let mut wishes = self.memory.feed.wishes.lock();
+            let waiting = wishes.exact.entry(key.clone()).or_default();
+            if !waiting.iter().any(|queue| Arc::ptr_eq(queue, &self.queue)) {
+                waiting.push(self.queue.clone());
+            }
+        });
+        self.followed.insert(key, found.clone());
+        let Some(series) = found else {
+            return Samples { times: Vec::new(), values: Values::Numbers { channels: 1, flat: Vec::new() } };
+        };
+        let mut state = series.lock();
+        follow_exactly(&mut state, self.queue.clone());
+        // What waits in the queue for this series is in the ring, and so in the backfill, already.
+        if backfill != Backfill::None {
+            self.forget(series.id());
+        }
+        backfill_of(&state, backfill)
+    }
+
+    fn forget(&self, id: SeriesId) {
+        let mut waiting = self.queue.waiting.lock();
+        waiting.behind.remove(&id);
+        let of_others = |event: &Event| !matches!(event, Event::Samples(change) if change.series.id() == id);
+        waiting.again.retain(of_others);
+        waiting.events.retain(of_others);
+        let held = |event: &Event| if let Event::Samples(change) = event { change.times.len() } else { 0 };
+        waiting.samples = waiting.events.iter().map(held).sum();
+    }
+
+    /// Ends what [`Self::follow`] began.
+    pub fn unfollow(&mut self, sensor: &SensorId, attribute: &Attribute) {
+        let key = (sensor.clone(), attribute.clone());
+        if self.followed.remove(&key).is_none() {
+            return;
+        }
+        // The series may have come into being since.
+        let found = self.memory.find_or(sensor.as_str(), attribute.as_str(), || {
+            let mut wishes = self.memory.feed.wishes.lock();
+            if let Some(waiting) = wishes.exact.get_mut(&key) {
+                waiting.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+                if waiting.is_empty() {
+                    wishes.exact.remove(&key);
+                }
+            }
+        });
+        if let Some(series) = found {
+            self.leave(&series, |follower| follower.exact = false);
+        }
+    }
+
+    fn leave(&self, series: &Series, mut change: impl FnMut(&mut Follower)) {
+        let mut state = series.lock();
+        state.followers.retain_mut(|follower| {
+            if Arc::ptr_eq(&follower.queue, &self.queue) {
+                change(follower);
+            }
+            follower.exact || !follower.filters.is_empty()
+        });
+    }
+
+    /// Follows every series, present and future, that `filter` names; `id` is the caller's.
+    pub fn follow_matching(&mut self, id: u64, filter: &Filter) {
+        self.unfollow_matching(id);
+        self.filters.push(id);
+        self.memory.each_series(
+            || {
+                let mut wishes = self.memory.feed.wishes.lock();
+                wishes.filters.push((self.queue.clone(), id, filter.clone()));
+            },
+            |series| {
+                if filter(series.sensor(), series.attribute()) {
+                    follow_filter(&mut series.lock(), &self.queue, id);
+                }
+            },
+        );
+    }
+
+    /// Ends what [`Self::follow_matching`] began.
+    pub fn unfollow_matching(&mut self, id: u64) {
+        if !self.filters.contains(&id) {
+            return;
+        }
+        self.filters.retain(|held| *held != id);
+        self.memory.each_series(
+            || {
+                let mut wishes = self.memory.feed.wishes.lock();
+                wishes.filters.retain(|(queue, held, _)| *held != id || !Arc::ptr_eq(queue, &self.queue));
+            },
+            |series| {
+                self.leave(series, |follower| follower.filters.retain(|held| *held != id));
+            },
+        );
+    }
+
+    /// Whether to be told of new sensors and changed descriptions.
+    pub fn follow_catalog(&mut self, wanted: bool) {
+        let mut wishes = self.memory.feed.wishes.lock();
+        wishes.catalog.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        if wanted {
+            wishes.catalog.push(self.queue.clone());
+        }
+    }
+
+    /// The next event. Cancel-safe.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.try_next() {
+                return event;
+            }
+            self.queue.ready.notified().await;
+        }
+    }
+
+    /// The next event, if there is one.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let behind = {
+            let mut waiting = self.queue.waiting.lock();
+            if let Some(event) = waiting.again.pop_front() {
+                return Some(event);
+            }
+            if let Some(event) = waiting.events.pop_front() {
+                match &event {
+                    Event::Samples(change) => waiting.samples -= change.times.len(),
+                    Event::Sensor(_) => waiting.catalog -= 1,
+                    Event::Lagged { .. } => {}
+                }
+                return Some(event);
+            }
+            waiting.behind.values().map(|behind| behind.series.clone()).collect::<Vec<_>>()
+        };
+        if behind.is_empty() {
+            return None;
+        }
+        behind.iter().for_each(|series| self.catch_up(series));
+        self.try_next()
+    }
+
+    /// Brings a series that fell behind back to live: under its lock, so that nothing is left out or sent twice.
+    fn catch_up(&self, series: &Series) {
+        let state = series.lock();
+        let mut waiting = self.queue.waiting.lock();
+        let Some(behind) = waiting.behind.remove(&series.id()) else { return };
+        waiting.again.push_back(Event::Lagged { skipped: behind.skipped });
+        let mut ranges = behind.ranges;
+        ranges.sort_unstable();
+        let mut sent = 0;
+        for (from, to) in ranges {
+            let start = state.ring.position(from).max(sent);
+            let end = state.ring.position(SampleTime(to.0.saturating_add(1))).max(start);
+            sent = end;
+            if start < end {
+                let Samples { times, values } = state.ring.copy(start..end);
+                waiting.again.push_back(Event::Samples(Arc::new(Change {
+                    series: series.clone(),
+                    times,
+                    values,
+                })));
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.follow_catalog(false);
+        for id in std::mem::take(&mut self.filters) {
+            self.filters.push(id);
+            self.unfollow_matching(id);
+        }
+        for (sensor, attribute) in self.followed.keys().cloned().collect::<Vec<_>>() {
+            self.unfollow(&sensor, &attribute);
+        }
+    }
+}
+
+fn backfill_of(state: &State, backfill: Backfill) -> Samples {
+    let ring: &Ring = &state.ring;
+    let start = match backfill {
+        Backfill::None => ring.len(),
+        Backfill::Newest(count) => ring.len().saturating_sub(count),
+        Backfill::Since(time) => {
+            let newer = time.0.saturating_add(1);
+            let arrived = state.arrivals.oldest(SampleTime::now()).unwrap_or(newer);
+            ring.position(SampleTime(newer.min(arrived)))
+        }
+    };
+    ring.copy(start..ring.len())
+}

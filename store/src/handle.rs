@@ -1,0 +1,501 @@
+//! The store's handle: what the other crates call.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use redb::{Database, StorageBackend};
+
+use crate::clock::{Clock, Stamp};
+use crate::config::Config;
+use crate::describe;
+use crate::disk::backend::Traffic;
+use crate::disk::checkpoint::Checkpointer;
+use crate::disk::commit::{CommitFigures, Committer, Shared};
+use crate::disk::recover;
+use crate::disk::tables::FILE;
+use crate::error::{AppendError, Failed, OpenError, Refusal};
+use crate::feed::{Subscription, publish};
+use crate::group::{Group, Ticket};
+use crate::ledger::{Counters, Ledger};
+use crate::memory::{Found, Memory};
+use crate::model::ids::{Attribute, NodeId, NodeName, Origin, SensorId};
+use crate::model::time::SampleTime;
+use crate::model::value::{Shape, Values};
+use crate::registry::{AttributeDescription, Description, Operation};
+use crate::replica::frame::RunWriter;
+use crate::ring::{Joined, Ring, Samples, Stamps};
+use crate::series::{AttributeView, OpenRun, Sensor, Series};
+
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its operator's name for it.
+    pub name: NodeName,
+    /// Its disk.
+    pub id: NodeId,
+    /// This run of it.
+    pub origin: Origin,
+}
+
+/// When the samples of a batch were measured.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Times {
+    /// By the device, one each, in any order.
+    At(Vec<SampleTime>),
+    /// The device has no clock: the node gives strictly increasing times.
+    Assigned,
+}
+
+/// Samples of one series, to append.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Whose, from [`Store::series`].
+    pub series: Series,
+    /// When.
+    pub times: Times,
+    /// What.
+    pub values: Values,
+}
+
+/// An append that was taken: in memory and on its way to the disk.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// To wait for durability with.
+    pub ticket: Ticket,
+    /// What became of the samples.
+    pub outcome: Joined,
+}
+
+/// Everything that a node keeps. Cheap to clone; the last one closes the store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    node: Node,
+    config: Config,
+    clock: Clock,
+    memory: Arc<Memory>,
+    shared: Arc<Shared>,
+    counters: Counters,
+    traffic: Arc<Traffic>,
+    started: Instant,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// While it lives, its sensor counts as online on this node.
+#[derive(Debug)]
+pub struct DeviceGuard(Arc<Sensor>);
+
+impl Drop for DeviceGuard {
+    fn drop(&mut self) {
+        self.0.devices.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Which sensors to list.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// Only those whose id or name contains this, whatever the case.
+    pub q: Option<String>,
+    /// Only those behind this id.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What there is to say of a sensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SensorView {
+    /// Its id.
+    pub sensor: SensorId,
+    /// For people.
+    pub name: Option<String>,
+    /// Whether a device that speaks for it is connected.
+    pub online: bool,
+    /// The node that took its samples last.
+    pub node: NodeName,
+    /// Time of its newest sample.
+    pub last: Option<SampleTime>,
+    /// What it measures.
+    pub attributes: BTreeMap<Attribute, AttributeView>,
+}
+
+/// Figures of a node, since it started unless said otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Sensors known.
+    pub sensors: usize,
+    /// Series known.
+    pub series: usize,
+    /// Samples held.
+    pub samples: u64,
+    /// Bytes that the rings take.
+    pub memory_bytes: u64,
+    /// Bytes promised to rings out of the limit.
+    pub reserved_bytes: u64,
+    /// Size of the data file.
+    pub disk_bytes: u64,
+    /// Samples by fate.
+    pub ledger: Ledger,
+    /// Transactions.
+    pub commits: u64,
+    /// Transactions that held samples.
+    pub frames: u64,
+    /// Time spent in transactions.
+    pub commit_time: Duration,
+    /// Bytes written to the data file.
+    pub written_bytes: u64,
+    /// Syncs of the data file.
+    pub syncs: u64,
+    /// Bytes of frames in the log.
+    pub log_bytes: u64,
+    /// Bytes of samples that no commit has taken yet.
+    pub pending_bytes: u64,
+    /// The last durable frame.
+    pub durable_frame: u64,
+    /// Age of this run.
+    pub uptime: Duration,
+}
+
+impl Store {
+    /// Opens, or makes, the store in `config.data`, and rebuilds the rings. Blocks on the disk.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let traffic = Arc::<Traffic>::default();
+        let database = recover::open(&config, &traffic)?;
+        Self::start(config, database, traffic)
+    }
+
+    /// Like [`Self::open`], on any storage: for tests that lose power.
+    pub fn open_on(config: Config, backend: impl StorageBackend) -> Result<Self, OpenError> {
+        let traffic = Arc::<Traffic>::default();
+        let database = recover::open_on(Path::new("storage"), backend, &traffic)?;
+        Self::start(config, database, traffic)
+    }
+
+    fn start(config: Config, database: Database, traffic: Arc<Traffic>) -> Result<Self, OpenError> {
+        let path = config.data.join(FILE);
+        let memory = Arc::new(Memory::new(&config));
+        let began = Instant::now();
+        let recovered = recover::load(&database, &path, &config, &memory)?;
+        let origin = Origin { node: recovered.node, start: rand::random() };
+        let clock = Clock::new(origin);
+        clock.raise(recovered.stamp);
+        tracing::info!(
+            samples = recovered.samples, log_bytes = recovered.log.bytes, took = ?began.elapsed(), "store recovered"
+        );
+        let shared = Arc::new(Shared {
+            origin,
+            group: Group::new(config.commit_window),
+            log: Mutex::new(recovered.log),
+            versions: Mutex::new(recovered.versions),
+            figures: CommitFigures::default(),
+            log_budget: config.log_budget,
+        });
+        let (errand_in, errands) = sync_channel(1);
+        let (over_in, over_budget) = sync_channel(1);
+        let committer = Committer { database, shared: shared.clone(), errands, over_budget: over_in };
+        let checkpointer =
+            Checkpointer { memory: memory.clone(), shared: shared.clone(), errands: errand_in, over_budget };
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+            spawned.map_err(|source| OpenError::Io { path: path.clone(), source })
+        };
+        let threads = vec![
+            spawn("commit", Box::new(|| committer.run()))?,
+            spawn("checkpoint", Box::new(|| checkpointer.run()))?,
+        ];
+        let node = Node { name: config.name.clone(), id: recovered.node, origin };
+        Ok(Self(Arc::new(Inner {
+            node,
+            config,
+            clock,
+            memory,
+            shared,
+            counters: Counters::default(),
+            traffic,
+            started: Instant::now(),
+            threads: Mutex::new(threads),
+        })))
+    }
+
+    /// Who this node is.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// Sets what `description` says and nobody said before; `keep` is raised. Durable with the next frame.
+    pub fn describe(&self, sensor: &SensorId, description: &Description) -> Result<(), Refusal> {
+        let memory = &self.0.memory;
+        let Some(description) = describe::what_is_new(memory, sensor, description)? else { return Ok(()) };
+        // The memory is asked for before anything changes.
+        for (attribute, asked) in &description.attributes {
+            let found = memory.find_or_make(sensor, attribute, None, asked)?;
+            if asked.keep.is_some() || asked.rate_hz.is_some() {
+                let state = found.series.lock();
+                let keep = crate::series::keep_of(
+                    &self.0.config,
+                    state.kind,
+                    asked.keep.unwrap_or(0).max(state.declared_keep),
+                    asked.rate_hz.or(state.rate_hz.val),
+                );
+                let shape = state.ring.shape();
+                drop(state);
+                memory.reserve(&found.series, keep, shape)?;
+            }
+        }
+        let operation = Operation { sensor: sensor.clone(), stamp: self.0.clock.stamp(), description };
+        describe::apply(memory, &self.0.config, &operation);
+        self.0.shared.group.operate(operation);
+        memory.feed.described(sensor);
+        Ok(())
+    }
+
+    /// The series, made when it is new: of the kind that its name and first value imply. Refused when values of
+    /// `shape` do not belong into it, or when there is no memory for it.
+    pub fn series(&self, sensor: &SensorId, attribute: &Attribute, shape: Shape) -> Result<Series, Refusal> {
+        let description = AttributeDescription::default();
+        let Found { series, new } =
+            self.0.memory.find_or_make(sensor, attribute, Some(shape), &description)?;
+        if new {
+            self.0.memory.feed.described(sensor);
+        } else {
+            self.admit(&series, shape)?;
+        }
+        Ok(series)
+    }
+
+    fn admit(&self, series: &Series, shape: Shape) -> Result<(), Refusal> {
+        let state = series.lock();
+        series.check(state.kind, shape)?;
+        match (shape, state.ring.shape()) {
+            (Shape::Numbers(wide), Shape::Numbers(held)) if wide > held => {
+                let keep = state.ring.keep();
+                drop(state);
+                self.0.memory.reserve(series, keep, shape)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The series, when there is one.
+    pub fn find(&self, sensor: &str, attribute: &str) -> Option<Series> {
+        self.0.memory.find(sensor, attribute)
+    }
+
+    /// Appends batches: all or, when one is refused, none. In memory and in the feed when it returns; durable when
+    /// the ticket says so. Waits while too much is on its way to the disk. Dropped before it returns, nothing was
+    /// appended.
+    pub async fn append(&self, batches: Vec<Batch>) -> Result<Appended, AppendError> {
+        self.0.shared.group.room().await?;
+        for batch in &batches {
+            if let Times::At(times) = &batch.times
+                && times.len() != batch.values.len()
+            {
+                return Err(AppendError::Uneven { times: times.len(), values: batch.values.len() });
+            }
+            self.admit(&batch.series, batch.values.shape())?;
+        }
+        let mut outcome = Joined::default();
+        let mut last: Option<Ticket> = None;
+        for batch in batches {
+            let (ticket, joined) = self.join(batch);
+            outcome.add(joined);
+            if last.as_ref().is_none_or(|last| last.frame() < ticket.frame()) {
+                last = Some(ticket);
+            }
+        }
+        match last {
+            Some(ticket) => Ok(Appended { ticket, outcome }),
+            None => Err(AppendError::Empty),
+        }
+    }
+
+    /// One critical section: the run of the open frame, the ring, the followers.
+    fn join(&self, Batch { series, times, values }: Batch) -> (Ticket, Joined) {
+        let now = SampleTime::now();
+        let shared = &self.0.shared;
+        let mut guard = series.lock();
+        let state = &mut *guard;
+        let times = match times {
+            Times::At(times) => times,
+            Times::Assigned => {
+                let newest = state.ring.last().map_or(i64::MIN, |last| last.0.saturating_add(1));
+                (0..values.len() as i64).map(|index| SampleTime(now.0.max(newest) + index)).collect()
+            }
+        };
+        let samples = Samples { times, values };
+        let width = match samples.values.shape() {
+            Shape::Numbers(channels) => channels,
+            Shape::Text => 0,
+        };
+        let next_stamp = state.next_stamp;
+        let clock = &self.0.clock;
+        let fresh = |from: u64| RunWriter::new(clock.stamp().time.max(from), width);
+        let open = state.open.get_or_insert_with(|| OpenRun {
+            ticket: shared.group.enlist(&series),
+            finished: Vec::new(),
+            writer: fresh(next_stamp),
+            bytes: 0,
+        });
+        if open.writer.channels() != width {
+            let next = fresh(open.writer.next_stamp());
+            std::mem::replace(&mut open.writer, next).finish(series.id(), &mut open.finished);
+        }
+        let first = Stamp { time: open.writer.next_stamp(), author: crate::clock::author(shared.origin) };
+        let mut bytes = 0;
+        for (index, time) in samples.times.iter().enumerate() {
+            bytes += open.writer.push(*time, samples.values.get(index));
+        }
+        open.bytes += bytes;
+        let ticket = open.ticket.clone();
+        let end = state.ring.last();
+        let mut changed = Vec::new();
+        let joined = state.ring.join(&samples, &Stamps::From(first), &mut changed);
+        state.soil(&samples);
+        if let Some(oldest) = samples.times.iter().min() {
+            state.arrivals.note(now, oldest.0);
+        }
+        let at_end = samples.times.first().is_some_and(|first| end.is_none_or(|end| *first > end));
+        publish(state, &series, &samples, &changed, at_end);
+        drop(guard);
+        // Outside of the lock: the committer may want it at once.
+        shared.group.grow(bytes);
+        series.sensor_entry().counters.joined(joined);
+        self.0.counters.joined(joined);
+        (ticket, joined)
+    }
+
+    /// Counts samples that were refused before they came here.
+    pub fn refused(&self, sensor: Option<&SensorId>, code: &'static str, samples: u64) {
+        self.0.counters.refused(code, samples);
+        if let Some((entry, _)) = sensor.and_then(|sensor| self.0.memory.known(sensor.as_str())) {
+            entry.counters.refused(code, samples);
+        }
+    }
+
+    /// Counts a connection that speaks for `sensor`, while the guard lives.
+    pub fn device(&self, sensor: &SensorId) -> DeviceGuard {
+        let entry = self.0.memory.sensor(sensor);
+        entry.devices.fetch_add(1, Ordering::Relaxed);
+        self.0.memory.feed.described(sensor);
+        DeviceGuard(entry)
+    }
+
+    /// Sensors by id, and the cursor of the page behind them.
+    pub fn sensors(&self, page: &Page) -> (Vec<SensorView>, Option<String>) {
+        let needle = page.q.as_ref().map(|q| q.to_lowercase());
+        let wanted = |sensor: &Sensor| match &needle {
+            None => true,
+            Some(needle) => {
+                sensor.id.as_str().to_lowercase().contains(needle)
+                    || sensor
+                        .name
+                        .lock()
+                        .val
+                        .as_ref()
+                        .is_some_and(|name| name.to_lowercase().contains(needle))
+            }
+        };
+        let mut found = self.0.memory.page(page.after.as_deref(), page.limit.saturating_add(1), wanted);
+        let more = found.len() > page.limit;
+        found.truncate(page.limit);
+        let next = found.last().filter(|_| more).map(|(sensor, _)| sensor.id.as_str().to_owned());
+        (found.iter().map(|(sensor, series)| self.view(sensor, series)).collect(), next)
+    }
+
+    /// One sensor.
+    pub fn sensor(&self, sensor: &str) -> Option<SensorView> {
+        self.0.memory.known(sensor).map(|(entry, series)| self.view(&entry, &series))
+    }
+
+    fn view(&self, sensor: &Sensor, series: &[Series]) -> SensorView {
+        let attributes: BTreeMap<_, _> =
+            series.iter().map(|series| (series.attribute().clone(), series.view())).collect();
+        SensorView {
+            sensor: sensor.id.clone(),
+            name: sensor.name.lock().val.clone(),
+            online: sensor.devices.load(Ordering::Relaxed) > 0,
+            node: self.0.node.name.clone(),
+            last: attributes.values().filter_map(|view| view.last.as_ref().map(|last| last.0)).max(),
+            attributes,
+        }
+    }
+
+    /// What became of the samples of a sensor.
+    pub fn ledger(&self, sensor: &str) -> Option<Ledger> {
+        self.0.memory.known(sensor).map(|(entry, _)| entry.counters.read())
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> Stats {
+        let inner = &self.0;
+        let (sensors, series) = inner.memory.counts();
+        let (mut samples, mut memory_bytes) = (0, 0);
+        inner.memory.each_series(
+            || (),
+            |series| {
+                let ring: &Ring = &series.lock().ring;
+                samples += ring.len() as u64;
+                memory_bytes += ring.bytes() as u64;
+            },
+        );
+        let figures = &inner.shared.figures;
+        let path = inner.config.data.join(FILE);
+        Stats {
+            sensors,
+            series,
+            samples,
+            memory_bytes,
+            reserved_bytes: inner.memory.reserved(),
+            disk_bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            ledger: inner.counters.read(),
+            commits: figures.commits.load(Ordering::Relaxed),
+            frames: figures.frames.load(Ordering::Relaxed),
+            commit_time: Duration::from_nanos(figures.nanos.load(Ordering::Relaxed)),
+            written_bytes: inner.traffic.written.load(Ordering::Relaxed),
+            syncs: inner.traffic.syncs.load(Ordering::Relaxed),
+            log_bytes: inner.shared.log.lock().bytes,
+            pending_bytes: inner.shared.group.bytes() as u64,
+            durable_frame: figures.durable_frame.load(Ordering::Relaxed),
+            uptime: inner.started.elapsed(),
+        }
+    }
+
+    /// A reader of the feed whose queue holds at most `capacity` samples.
+    pub fn subscribe(&self, capacity: usize) -> Subscription {
+        Subscription::new(self.0.memory.clone(), capacity)
+    }
+
+    /// Why the store has stopped, if it has.
+    pub fn failed(&self) -> Option<Failed> {
+        self.0.shared.group.failed()
+    }
+
+    /// Commits what waits, and ends. Appending afterwards fails.
+    pub async fn close(&self) {
+        let store = self.clone();
+        // A panic of a thread was reported where it happened.
+        let _ = tokio::task::spawn_blocking(move || store.0.stop()).await;
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        self.shared.group.close();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

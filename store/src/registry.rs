@@ -1,0 +1,164 @@
+//! Descriptors of sensors: the lasting part of the registry, as operations of `crdts` registers.
+//!
+//! Each field is a `LWWReg` marked with a stamp, so that what two nodes set at once settles alike everywhere; `keep`
+//! is joined by max (it may only be raised), and is therefore the same whatever order the operations come in.
+
+use crdts::{CmRDT, LWWReg};
+
+use crate::clock::Stamp;
+use crate::codec::{Malformed, Reader, put_optional_text, put_text, put_varint};
+use crate::config::MAX_KEEP;
+use crate::model::ids::{Attribute, SensorId};
+use crate::model::kind::Kind;
+use crate::model::value::MAX_CHANNELS;
+
+/// What a device, or an operator, says of an attribute. Missing fields say nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AttributeDescription {
+    /// What it measures.
+    pub kind: Option<Kind>,
+    /// Unit, where the kind fixes none.
+    pub unit: Option<String>,
+    /// Samples a second.
+    pub rate_hz: Option<f64>,
+    /// Samples to keep.
+    pub keep: Option<usize>,
+    /// Names of the channels, where they are not the kind's.
+    pub channels: Option<Vec<String>>,
+}
+
+/// What a device says of a sensor.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Description {
+    /// For people.
+    pub name: Option<String>,
+    /// What it measures.
+    pub attributes: Vec<(Attribute, AttributeDescription)>,
+}
+
+/// A change of descriptors, as it stands in a block of the registry's partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Whose.
+    pub sensor: SensorId,
+    /// When it was written.
+    pub stamp: Stamp,
+    /// What is set.
+    pub description: Description,
+}
+
+/// A register of the registry.
+pub type Register<T> = LWWReg<Option<T>, Stamp>;
+
+/// An empty register: any write is newer.
+pub fn unset<T>() -> Register<T> {
+    LWWReg { val: None, marker: Stamp { time: 0, author: 0 } }
+}
+
+/// Writes `value` where it is newer than what is held. An equal stamp with another value (two origins that share
+/// their 32 bits) is refused by `validate_op`, and the held value stays.
+pub fn write<T: Clone + PartialEq>(register: &mut Register<T>, value: T, stamp: Stamp) {
+    let operation = LWWReg { val: Some(value), marker: stamp };
+    if register.validate_op(&operation).is_ok() {
+        register.apply(operation);
+    }
+}
+
+impl Operation {
+    /// Appends the operation: sensor, stamp, name, attributes with the fields that are set.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_text(out, self.sensor.as_str());
+        out.extend_from_slice(&self.stamp.time.to_le_bytes());
+        out.extend_from_slice(&self.stamp.author.to_le_bytes());
+        put_optional_text(out, self.description.name.as_deref());
+        put_varint(out, self.description.attributes.len() as u64);
+        for (attribute, description) in &self.description.attributes {
+            put_text(out, attribute.as_str());
+            put_optional_text(out, description.kind.map(Kind::name));
+            put_optional_text(out, description.unit.as_deref());
+            out.extend_from_slice(&description.rate_hz.unwrap_or(f64::NAN).to_le_bytes());
+            put_varint(out, description.keep.unwrap_or(0) as u64);
+            let channels = description.channels.as_deref().unwrap_or_default();
+            put_varint(out, channels.len() as u64);
+            channels.iter().for_each(|channel| put_text(out, channel));
+        }
+    }
+
+    /// Reads an operation back.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let sensor = SensorId::new(reader.text("a sensor")?).map_err(|_| reader.malformed("a sensor id"))?;
+        let time = reader.word("a stamp")?;
+        let stamp = Stamp { time, author: u32::from_le_bytes(reader.array("a stamp's author")?) };
+        let name = reader.optional_text("a name")?.map(str::to_owned);
+        let count = reader.count(13, "an attribute count")?;
+        let attributes = (0..count).map(|_| decode_attribute(reader)).collect::<Result<_, _>>()?;
+        Ok(Self { sensor, stamp, description: Description { name, attributes } })
+    }
+}
+
+fn decode_attribute(reader: &mut Reader<'_>) -> Result<(Attribute, AttributeDescription), Malformed> {
+    let attribute =
+        Attribute::new(reader.text("an attribute")?).map_err(|_| reader.malformed("an attribute id"))?;
+    let kind = match reader.optional_text("a kind")? {
+        Some(name) => Some(Kind::parse(name).ok_or(reader.malformed("a known kind"))?),
+        None => None,
+    };
+    let unit = reader.optional_text("a unit")?.map(str::to_owned);
+    let rate_hz = Some(reader.float("a rate")?).filter(|rate| rate.is_finite());
+    let keep = match reader.varint("a keep")? {
+        0 => None,
+        keep => Some(usize::try_from(keep).unwrap_or(MAX_KEEP).min(MAX_KEEP)),
+    };
+    let count = reader.count(1, "a channel count")?;
+    if count > MAX_CHANNELS {
+        return Err(reader.malformed("at most 16 channels"));
+    }
+    let channels: Vec<String> =
+        (0..count).map(|_| reader.text("a channel").map(str::to_owned)).collect::<Result<_, _>>()?;
+    let channels = Some(channels).filter(|channels| !channels.is_empty());
+    Ok((attribute, AttributeDescription { kind, unit, rate_hz, keep, channels }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_comes_back() {
+        let skin = AttributeDescription { unit: Some("Cel".into()), keep: Some(5000), ..Default::default() };
+        let ecg = AttributeDescription {
+            kind: Some(Kind::Ecg),
+            rate_hz: Some(360.0),
+            channels: Some(vec!["mlii".into(), "v5".into()]),
+            ..Default::default()
+        };
+        let operation = Operation {
+            sensor: SensorId::new("strap-7").unwrap(),
+            stamp: Stamp { time: 5, author: 6 },
+            description: Description {
+                name: Some("Chest strap".into()),
+                attributes: vec![
+                    (Attribute::new("skin").unwrap(), skin),
+                    (Attribute::new("ecg").unwrap(), ecg),
+                ],
+            },
+        };
+        let mut bytes = Vec::new();
+        operation.encode(&mut bytes);
+        assert_eq!(Operation::decode(&mut Reader(&bytes)), Ok(operation));
+        for cut in 0..bytes.len() {
+            assert!(Operation::decode(&mut Reader(&bytes[..cut])).is_err());
+        }
+    }
+
+    #[test]
+    fn the_later_write_stays() {
+        let mut register = unset();
+        let at = |time| Stamp { time, author: 1 };
+        write(&mut register, "b", at(2));
+        write(&mut register, "a", at(1));
+        assert_eq!(register.val, Some("b"));
+        write(&mut register, "other", at(2));
+        assert_eq!(register.val, Some("b"), "an equal stamp changes nothing");
+    }
+}

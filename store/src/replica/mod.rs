@@ -1,0 +1,4 @@
+//! How blocks are made, named and counted. No tokio, no redb, no clock read in here.
+
+pub mod frame;
+pub mod version;
