@@ -3,7 +3,8 @@
 //! The first sample that a series gets after a seal puts the series on the dirty list of the frame to come; sealing
 //! takes the list and opens the next frame. Invariant: a ticket is kept only after its frame is durable.
 //!
-//! Bound: at most [`GROUP_BYTES`] of encoded samples wait for a seal (and one append beyond); then appending waits.
+//! Bounds: at most [`GROUP_BYTES`] of encoded samples wait for a seal (and one append beyond); then appending waits.
+//! It also waits while the log is at twice its budget, until a checkpoint has trimmed it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -101,6 +102,8 @@ pub(crate) struct Group {
     work: Condvar,
     bytes: AtomicUsize,
     full: AtomicBool,
+    /// The log is over its bound: appending waits for the checkpoint.
+    choked: AtomicBool,
     room: Notify,
     window: Duration,
 }
@@ -128,6 +131,7 @@ impl Group {
             work: Condvar::new(),
             bytes: AtomicUsize::new(0),
             full: AtomicBool::new(false),
+            choked: AtomicBool::new(false),
             room: Notify::new(),
             window,
         }
@@ -137,7 +141,7 @@ impl Group {
     pub(crate) async fn room(&self) -> Result<(), Failed> {
         loop {
             let room = self.room.notified();
-            if self.bytes.load(Ordering::Relaxed) < GROUP_BYTES {
+            if self.bytes.load(Ordering::Relaxed) < GROUP_BYTES && !self.choked.load(Ordering::Relaxed) {
                 return self.open.lock().failed.clone().map_or(Ok(()), Err);
             }
             room.await;
@@ -211,6 +215,7 @@ impl Group {
         open.ticket.settle(Err(failed.clone()));
         drop(open);
         self.bytes.store(0, Ordering::Relaxed);
+        self.choked.store(false, Ordering::Relaxed);
         self.room.notify_waiters();
     }
 
@@ -250,6 +255,13 @@ impl Group {
             ticket: std::mem::replace(&mut open.ticket, next),
             dirty: std::mem::take(&mut open.dirty),
             operations: std::mem::take(&mut open.operations),
+        }
+    }
+
+    /// Makes appending wait, or go on.
+    pub(crate) fn choke(&self, choked: bool) {
+        if self.choked.swap(choked, Ordering::Relaxed) && !choked {
+            self.room.notify_waiters();
         }
     }
 

@@ -116,7 +116,9 @@ impl Committer {
                 // The checkpointer may have ended; then nobody waits.
                 let _ = done.try_send(());
             }
-            if self.shared.log.lock().bytes >= self.shared.log_budget {
+            let log_bytes = self.shared.log.lock().bytes;
+            self.shared.group.choke(log_bytes >= 2 * self.shared.log_budget);
+            if log_bytes >= self.shared.log_budget {
                 // Full means that it has been told already.
                 let _ = self.over_budget.try_send(());
             }
