@@ -4,18 +4,24 @@
 //! | module | holds |
 //! |---|---|
 //! | [`state`] | what every handler shares: the store, the node's addresses, counters, the stop signal |
+//! | `api` | what stands under `/api/v1`; `health` and [`metrics`] stand beside it |
 //! | [`error`] | errors of the API: one shape, whoever raised them |
 //! | [`guard`] | what a page of a foreign origin may not do; security headers |
 //! | [`server`] | the HTTP listener and what a connection may cost |
 //! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
 //! | [`live`] | the live socket and its frames |
+//! | [`rate`] | samples a second |
 //! | [`pages`] | pages, rendered on the server, and the embedded assets |
 
+mod api;
 pub mod encode;
 pub mod error;
 pub mod guard;
+mod health;
 pub mod live;
+pub mod metrics;
 pub mod pages;
+pub mod rate;
 pub mod server;
 pub mod state;
 
@@ -24,10 +30,11 @@ use axum::extract::{Request, State as Extract};
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 
 use error::ApiError;
 
-pub use state::{Addresses, Setup, State};
+pub use state::{Addresses, Devices, NoDevices, Setup, State};
 
 /// The routes of a node without those of devices.
 pub fn router(state: State) -> Router {
@@ -38,6 +45,11 @@ pub fn router(state: State) -> Router {
 pub fn app(state: State, devices: Router) -> Router {
     Router::new()
         .merge(pages::router())
+        .merge(api::router())
+        .route("/api/v1/live", get(live::socket::upgrade))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::get))
         .fallback(unknown_path)
         .with_state(state.clone())
         .merge(devices)

@@ -1,8 +1,14 @@
 //! What every handler shares. Cheap to clone; one for each process.
 
+use std::fmt;
 use std::sync::Arc;
 
+use store::Store;
 use tokio_util::sync::CancellationToken;
+
+use crate::live::hub::Hub;
+use crate::metrics::Exposition;
+use crate::rate::Rate;
 
 /// Where this node is reached, as browsers, devices and peers are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,36 +21,93 @@ pub struct Addresses {
     pub peer: String,
 }
 
+/// What the part of the program that speaks with devices tells of itself.
+pub trait Devices: Send + Sync {
+    /// Connected devices, over all protocols.
+    fn connected(&self) -> u64;
+    /// Adds its figures to `GET /metrics`.
+    fn expose(&self, out: &mut Exposition);
+}
+
+/// A node that speaks with no devices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDevices;
+
+impl Devices for NoDevices {
+    fn connected(&self) -> u64 {
+        0
+    }
+
+    fn expose(&self, _: &mut Exposition) {}
+}
+
 /// What [`State`] is made from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Setup {
+    /// What the node keeps.
+    pub store: Store,
     /// Where the node is reached.
     pub addresses: Addresses,
     /// Further origins (`https://example.org`) whose pages may open sockets and change state.
     pub allow_origins: Vec<String>,
     /// Whether only this machine can reach the node.
     pub loopback: bool,
+    /// Nodes that keep each sensor, as configured.
+    pub replicas: u16,
+    /// Who speaks with devices.
+    pub devices: Arc<dyn Devices>,
+}
+
+impl Setup {
+    /// A node that only this machine reaches, with neither devices nor further origins.
+    pub fn alone(store: Store, addresses: Addresses) -> Self {
+        let devices = Arc::new(NoDevices);
+        Self { store, addresses, allow_origins: Vec::new(), loopback: true, replicas: 3, devices }
+    }
 }
 
 /// What every handler shares.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct State(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     setup: Setup,
+    hub: Hub,
+    rate: Rate,
     stop: CancellationToken,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "State({} at {})", self.store().node().name, self.addresses().http)
+    }
 }
 
 impl State {
     /// The state of a node that has just opened its store.
     pub fn new(setup: Setup) -> Self {
-        Self(Arc::new(Inner { setup, stop: CancellationToken::new() }))
+        Self(Arc::new(Inner {
+            setup,
+            hub: Hub::default(),
+            rate: Rate::default(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// What the node keeps.
+    pub fn store(&self) -> &Store {
+        &self.0.setup.store
     }
 
     /// Where this node is reached.
     pub fn addresses(&self) -> &Addresses {
         &self.0.setup.addresses
+    }
+
+    /// The live sockets of the nodes that a viewer may move to, this one first: `ws://127.0.0.1:4000/api/v1/live`.
+    pub fn live_nodes(&self) -> Vec<String> {
+        let base = &self.addresses().http;
+        vec![format!("{}/api/v1/live", base.replacen("http", "ws", 1))]
     }
 
     /// Origins beside our own whose pages may open sockets and change state.
@@ -55,6 +118,26 @@ impl State {
     /// Whether only this machine can reach the node.
     pub fn is_loopback(&self) -> bool {
         self.0.setup.loopback
+    }
+
+    /// Nodes that keep each sensor, as configured.
+    pub fn replicas(&self) -> u16 {
+        self.0.setup.replicas
+    }
+
+    /// Who speaks with devices.
+    pub fn devices(&self) -> &dyn Devices {
+        &*self.0.setup.devices
+    }
+
+    /// The viewers.
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// Samples a second.
+    pub fn rate(&self) -> &Rate {
+        &self.0.rate
     }
 
     /// Cancelled when the node stops: sockets then tell their clients to move, and close.

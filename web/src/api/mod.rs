@@ -1,0 +1,22 @@
+//! The HTTP API under `/api/v1`. Handlers read the store and never wait for its disk.
+
+mod cluster;
+pub(crate) mod query;
+mod samples;
+pub(crate) mod sensors;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::State;
+
+/// The routes of the API, with their full paths.
+pub fn router() -> Router<State> {
+    Router::new()
+        .route("/api/v1/node", get(cluster::node))
+        .route("/api/v1/cluster", get(cluster::cluster))
+        .route("/api/v1/sensors", get(sensors::list))
+        .route("/api/v1/sensors/{sensor}", get(sensors::one))
+        .route("/api/v1/sensors/{sensor}/ledger", get(sensors::ledger))
+        .route("/api/v1/sensors/{sensor}/{attribute}/samples", get(samples::samples))
+}

@@ -1,0 +1,213 @@
+//! What a viewer may say, read and held against the bounds; a `Watch` exists only within them.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize;
+use store::{Attribute, MAX_KEEP, SampleTime, SensorId};
+
+/// Most series in one `watch`. Beyond: `error` `too_many_series`.
+pub const MAX_SERIES_PER_WATCH: usize = 10_000;
+/// Levels of attention, lowest first.
+const ATTENTION: [&str; 4] = ["none", "low", "medium", "high"];
+/// Longest part of a bad value that an error repeats, in characters.
+const SHOWN_CHARS: usize = 160;
+
+/// A message of a viewer.
+#[derive(Debug, PartialEq)]
+pub enum Message {
+    /// Follow series until `unwatch`.
+    Watch(Watch),
+    /// End the watch of this number.
+    Unwatch(u64),
+}
+
+/// What to follow.
+#[derive(Debug, PartialEq)]
+pub struct Watch {
+    /// The viewer's number for it.
+    pub id: u64,
+    /// Series, in the order said, each once.
+    pub series: Vec<Wish>,
+    /// Newest samples of each series to begin with, where it has no `since`.
+    pub backfill: usize,
+}
+
+/// One series of a watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wish {
+    /// Which.
+    pub key: (SensorId, Attribute),
+    /// The newest time that the viewer holds.
+    pub since: Option<SampleTime>,
+}
+
+/// Why a message is refused: the code and message of the `error` that answers it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refused {
+    /// Snake case.
+    pub code: &'static str,
+    /// What was wrong, with the value.
+    pub message: String,
+    /// The `id` of the message, where it could be read.
+    pub id: Option<u64>,
+}
+
+/// The fields are as lenient as JSON; what they mean is checked by `Watch::new`.
+#[derive(Deserialize)]
+struct RawWatch {
+    id: u64,
+    #[serde(default)]
+    rooms: Vec<String>,
+    #[serde(default)]
+    series: Vec<String>,
+    attention: Option<String>,
+    #[serde(default)]
+    since: HashMap<String, f64>,
+    #[serde(default)]
+    backfill: usize,
+}
+
+impl Message {
+    /// Reads a text message.
+    pub fn parse(text: &str) -> Result<Self, Refused> {
+        let refused = |code, message| Refused { code, message, id: None };
+        let object: serde_json::Value =
+            serde_json::from_str(text).map_err(|error| refused("bad_json", error.to_string()))?;
+        let Some(kind) = object["type"].as_str() else {
+            let message = "expected an object with \"type\" as a text".to_owned();
+            return Err(refused("bad_message", message));
+        };
+        let id = object["id"].as_u64();
+        let refused = |code, message| Refused { code, message, id };
+        match kind {
+            "watch" => match RawWatch::deserialize(&object) {
+                Ok(raw) => Watch::new(&raw).map(Self::Watch),
+                Err(error) => Err(refused("bad_message", format!("watch: {}", shown(&error.to_string())))),
+            },
+            "unwatch" => id.map(Self::Unwatch).ok_or_else(|| {
+                refused("bad_message", "unwatch: expected \"id\" as a whole number".to_owned())
+            }),
+            "enter" | "leave" | "signal" => {
+                Err(refused("not_supported", format!("{kind}: this version has no rooms yet")))
+            }
+            other => Err(refused(
+                "unknown_type",
+                format!("there is no message of type {:?}; expected watch or unwatch", shown(other)),
+            )),
+        }
+    }
+}
+
+impl Watch {
+    fn new(raw: &RawWatch) -> Result<Self, Refused> {
+        let id = raw.id;
+        let refused = |code, message| Refused { code, message, id: Some(id) };
+        if let Some(room) = raw.rooms.first() {
+            let message = format!("room {:?} cannot be watched: this version has no rooms yet", shown(room));
+            return Err(refused("not_supported", message));
+        }
+        if let Some(attention) = raw.attention.as_deref().filter(|level| !ATTENTION.contains(level)) {
+            let message = format!("attention {:?}; expected {}", shown(attention), ATTENTION.join(", "));
+            return Err(refused("bad_attention", message));
+        }
+        if raw.series.len() > MAX_SERIES_PER_WATCH {
+            let message = format!("{} series; expected at most {MAX_SERIES_PER_WATCH}", raw.series.len());
+            return Err(refused("too_many_series", message));
+        }
+        if raw.backfill > MAX_KEEP {
+            return Err(refused(
+                "bad_backfill",
+                format!("backfill {}; expected 0 to {MAX_KEEP}", raw.backfill),
+            ));
+        }
+        // Series that are not watched by name may be named here: a client says what it holds.
+        let mut since = HashMap::with_capacity(raw.since.len());
+        for (name, ts) in &raw.since {
+            let time = SampleTime::from_millis(*ts).ok_or_else(|| {
+                refused(
+                    "bad_since",
+                    format!("since of {:?} is {ts}; expected milliseconds since 1970", shown(name)),
+                )
+            })?;
+            since.insert(name.as_str(), time);
+        }
+        let mut named = HashSet::with_capacity(raw.series.len());
+        let mut series = Vec::with_capacity(raw.series.len());
+        for name in &raw.series {
+            let key = series_of(name).map_err(|message| refused("bad_series", message))?;
+            if named.insert(name.as_str()) {
+                series.push(Wish { key, since: since.get(name.as_str()).copied() });
+            }
+        }
+        Ok(Self { id, series, backfill: raw.backfill })
+    }
+}
+
+/// `sensor/attribute`, in two.
+fn series_of(name: &str) -> Result<(SensorId, Attribute), String> {
+    let (sensor, attribute) = name
+        .split_once('/')
+        .ok_or_else(|| format!("series {:?} has no `/`; expected sensor/attribute", shown(name)))?;
+    let sensor = SensorId::new(sensor).map_err(|error| error.to_string())?;
+    let attribute = Attribute::new(attribute).map_err(|error| error.to_string())?;
+    Ok((sensor, attribute))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(text: &str) -> (&'static str, Option<u64>) {
+        let refused = Message::parse(text).unwrap_err();
+        assert!(!refused.message.is_empty() && refused.message.len() < 1000, "{refused}");
+        (refused.code, refused.id)
+    }
+
+    #[test]
+    fn a_watch_is_read_with_its_defaults() {
+        let text = r#"{"type":"watch","id":1,"series":["strap-7/ecg","a/b","a/b"],"attention":"high",
+                       "since":{"a/b":1763661600000.5}}"#;
+        let Ok(Message::Watch(watch)) = Message::parse(text) else { panic!("a watch") };
+        assert_eq!((watch.id, watch.backfill, watch.series.len()), (1, 0, 2));
+        assert_eq!(watch.series[0].since, None);
+        assert_eq!(watch.series[1].since, Some(SampleTime(1_763_661_600_000_500)));
+        assert_eq!(Message::parse(r#"{"type":"unwatch","id":7}"#), Ok(Message::Unwatch(7)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("not json", ("bad_json", None)),
+            ("[]", ("bad_message", None)),
+            ("{}", ("bad_message", None)),
+            (r#"{"type":7}"#, ("bad_message", None)),
+            (r#"{"type":"dance","id":3}"#, ("unknown_type", Some(3))),
+            (r#"{"type":"unwatch"}"#, ("bad_message", None)),
+            (r#"{"type":"watch","series":["a/b"]}"#, ("bad_message", None)),
+            (r#"{"type":"watch","id":-1}"#, ("bad_message", None)),
+            (r#"{"type":"watch","id":3,"series":"a/b"}"#, ("bad_message", Some(3))),
+            (r#"{"type":"watch","id":3,"series":["ab"]}"#, ("bad_series", Some(3))),
+            (r#"{"type":"watch","id":3,"series":["a/b/c"]}"#, ("bad_series", Some(3))),
+            (r#"{"type":"watch","id":3,"series":["/b"]}"#, ("bad_series", Some(3))),
+            (r#"{"type":"watch","id":3,"attention":"wild"}"#, ("bad_attention", Some(3))),
+            (r#"{"type":"watch","id":3,"backfill":-1}"#, ("bad_message", Some(3))),
+            (r#"{"type":"watch","id":3,"backfill":100001}"#, ("bad_backfill", Some(3))),
+            (r#"{"type":"watch","id":3,"series":["a/b"],"since":{"a/b":1e300}}"#, ("bad_since", Some(3))),
+            (r#"{"type":"watch","id":3,"since":{"a/b":"1"}}"#, ("bad_message", Some(3))),
+            (r#"{"type":"watch","id":3,"rooms":["r1"]}"#, ("not_supported", Some(3))),
+            (r#"{"type":"enter","room":"r1","id":"ana"}"#, ("not_supported", None)),
+            (r#"{"type":"leave","room":"r1"}"#, ("not_supported", None)),
+            (r#"{"type":"signal","room":"r1","to":"ben","data":1}"#, ("not_supported", None)),
+        ] {
+            assert_eq!(code(text), expected, "{text}");
+        }
+        let many: Vec<String> = (0..=MAX_SERIES_PER_WATCH).map(|index| format!("\"s{index}/a\"")).collect();
+        let text = format!(r#"{{"type":"watch","id":3,"series":[{}]}}"#, many.join(","));
+        assert_eq!(code(&text), ("too_many_series", Some(3)));
+    }
+}

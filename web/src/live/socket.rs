@@ -1,0 +1,287 @@
+//! One viewer's connection, from its upgrade to its end.
+//!
+//! A sample is written as soon as the store hands it out: no timer and no batching beyond what waits already. A viewer
+//! that reads slowly makes its own queue overflow and is told (`lag`); one that reads nothing is closed by the
+//! listener. Ingest never waits for either.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::extract::State as Extract;
+use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use futures_util::SinkExt;
+use serde_json::json;
+use store::{Event, SampleTime, Samples, Series, SeriesId, Values};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::frame;
+use super::hub::{MAX_VIEWERS, Seat};
+use super::message::{Message, Refused, Wish};
+use super::watches::{Followed, Watches};
+use crate::State;
+use crate::api::query::Query;
+use crate::api::sensors::Described;
+use crate::encode::push_ts;
+use crate::error::ApiError;
+
+/// How often a viewer hears that the node lives.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+/// Longest message of a viewer; a longer one ends the connection.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Events written before the socket is flushed and other work is looked at.
+const BURST: usize = 256;
+/// Buffers of a connection.
+const READ_BUFFER: usize = 4 * 1024;
+const WRITE_BUFFER: usize = 16 * 1024;
+/// How long a viewer has to take its farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a viewer should wait before it goes to another node.
+const RECONNECT_DELAY_MS: u64 = 100;
+
+/// How samples are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Binary,
+}
+
+/// `GET /api/v1/live?format=json|binary`.
+pub(crate) async fn upgrade(
+    Extract(state): Extract<State>,
+    uri: Uri,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let query = Query::of(&uri)?;
+    let format = match query.text("format")? {
+        None | Some("json") => Format::Json,
+        Some("binary") => Format::Binary,
+        Some(other) => return Err(ApiError::bad_query("format", other, "json or binary")),
+    };
+    let seat = state.hub().enter().ok_or_else(|| {
+        let message = format!("this node has {MAX_VIEWERS} viewers already");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_viewers", message)
+    })?;
+    Ok(upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .on_upgrade(move |socket| async move {
+            let watches = Watches::new(state.store().clone());
+            Viewer { state, socket, format, watches, opening: VecDeque::new(), seat }.run().await;
+        }))
+}
+
+struct Viewer {
+    state: State,
+    socket: WebSocket,
+    format: Format,
+    watches: Watches,
+    /// Series that are still to be followed, with their watch and its backfill.
+    opening: VecDeque<(u64, Wish, usize)>,
+    seat: Seat,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The viewer left, or cannot be written to.
+    Gone,
+    /// It sent what is no WebSocket message, or one that is too long.
+    Unreadable,
+}
+
+impl From<axum::Error> for End {
+    fn from(_: axum::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Viewer {
+    async fn run(mut self) {
+        let stop = self.state.stop().clone();
+        // Dropped in the middle of a write, what was written stays in the socket's buffer and goes first.
+        let end = tokio::select! {
+            end = self.serve() => end,
+            () = stop.cancelled() => None,
+        };
+        let farewell = async {
+            match end {
+                Some(End::Gone) => Ok(()),
+                Some(End::Unreadable) => {
+                    let reason = format!("expected text messages of at most {MAX_MESSAGE_BYTES} bytes");
+                    self.close(close_code::SIZE, reason).await
+                }
+                None => {
+                    let nodes = self.state.live_nodes();
+                    let reconnect =
+                        json!({ "type": "reconnect", "delay_ms": RECONNECT_DELAY_MS, "nodes": nodes });
+                    self.socket.feed(Frame::text(reconnect.to_string())).await?;
+                    self.close(close_code::AWAY, "the node is stopping".to_owned()).await
+                }
+            }
+        };
+        if !matches!(timeout(FAREWELL, farewell).await, Ok(Ok(()))) {
+            tracing::debug!("a viewer left before it was told to");
+        }
+    }
+
+    async fn close(&mut self, code: u16, reason: String) -> Result<(), axum::Error> {
+        self.socket.send(Frame::Close(Some(CloseFrame { code, reason: reason.into() }))).await
+    }
+
+    /// Until the viewer leaves. Every branch of the `select!` is cancel-safe.
+    async fn serve(&mut self) -> Option<End> {
+        let mut beat = interval(BEAT_EVERY);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let done = tokio::select! {
+                _ = beat.tick() => self.beat().await,
+                said = self.socket.recv() => match said {
+                    Some(Ok(frame)) => self.hear(frame).await,
+                    Some(Err(_)) => Err(End::Unreadable),
+                    None => Err(End::Gone),
+                },
+                event = self.watches.next() => self.tell_burst(event).await,
+                () = std::future::ready(()), if !self.opening.is_empty() => self.open_next().await,
+            };
+            if let Err(end) = done {
+                return Some(end);
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<(), End> {
+        let mut text = String::from(r#"{"type":"beat","ts":"#);
+        push_ts(&mut text, SampleTime::now());
+        text.push('}');
+        Ok(self.socket.send(Frame::text(text)).await?)
+    }
+
+    async fn hear(&mut self, frame: Frame) -> Result<(), End> {
+        let message = match frame {
+            Frame::Text(text) => Message::parse(&text),
+            Frame::Binary(_) => {
+                let message = "a binary message; expected JSON text".to_owned();
+                Err(Refused { code: "bad_message", message, id: None })
+            }
+            Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
+            Frame::Close(_) => return Err(End::Gone),
+        };
+        let heard = message.and_then(|message| match message {
+            Message::Unwatch(id) => {
+                self.opening.retain(|(watch, ..)| *watch != id);
+                self.watches.end(id);
+                Ok(())
+            }
+            Message::Watch(watch) => {
+                self.opening.retain(|(id, ..)| *id != watch.id);
+                self.watches.begin(&watch)?;
+                let (id, backfill) = (watch.id, watch.backfill);
+                self.opening.extend(watch.series.into_iter().map(|wish| (id, wish, backfill)));
+                Ok(())
+            }
+        });
+        if let Err(Refused { code, message, id }) = heard {
+            let mut error = json!({ "type": "error", "code": code, "message": message });
+            if let Some(id) = id {
+                error["id"] = id.into();
+            }
+            self.socket.send(Frame::text(error.to_string())).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins with one of the series that are to be followed.
+    async fn open_next(&mut self) -> Result<(), End> {
+        let Some((id, wish, backfill)) = self.opening.pop_front() else { return Ok(()) };
+        let Some(opened) = self.watches.open(id, &wish, backfill) else { return Ok(()) };
+        if let Some(series) = &opened.series {
+            self.send(opened.id, series, &opened.samples).await?;
+        }
+        for event in opened.then {
+            self.tell(event).await?;
+        }
+        Ok(self.socket.flush().await?)
+    }
+
+    /// Tells an event and those that wait behind it, then flushes.
+    async fn tell_burst(&mut self, event: Event) -> Result<(), End> {
+        self.tell(event).await?;
+        for _ in 1..BURST {
+            let Some(event) = self.watches.try_next() else { break };
+            self.tell(event).await?;
+        }
+        Ok(self.socket.flush().await?)
+    }
+
+    async fn tell(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Samples(change) => {
+                if let Some(followed) = self.watches.live(&change) {
+                    let frames = frames(self.format, followed, &change.series, &change.times, &change.values);
+                    self.write(frames, change.times.len()).await?;
+                }
+            }
+            Event::Lagged { skipped } => {
+                self.seat.skipped(skipped);
+                let lag = json!({ "type": "lag", "skipped": skipped });
+                self.socket.feed(Frame::text(lag.to_string())).await?;
+            }
+            Event::Sensor(id) => {
+                if let Some(view) = self.state.store().sensor(id.as_str()) {
+                    self.socket.feed(Frame::text(Described::from(&view).message())).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, id: SeriesId, series: &Series, samples: &Samples) -> Result<(), End> {
+        let Some(followed) = self.watches.followed(id) else { return Ok(()) };
+        let frames = frames(self.format, followed, series, &samples.times, &samples.values);
+        self.write(frames, samples.times.len()).await
+    }
+
+    async fn write(&mut self, frames: Vec<Frame>, samples: usize) -> Result<(), End> {
+        for frame in frames {
+            self.socket.feed(frame).await?;
+        }
+        self.seat.sent(samples);
+        Ok(())
+    }
+}
+
+/// Samples of a series as messages, with what a binary frame needs said before it.
+fn frames(
+    format: Format,
+    followed: &mut Followed,
+    series: &Series,
+    times: &[SampleTime],
+    values: &Values,
+) -> Vec<Frame> {
+    let Values::Numbers { channels, .. } = values else {
+        return frame::json(&followed.name, times, values).map(Frame::text).collect();
+    };
+    if format == Format::Json {
+        return frame::json(&followed.name, times, values).map(Frame::text).collect();
+    }
+    let mut messages = Vec::new();
+    if !times.is_empty() && followed.announced != Some(*channels) {
+        followed.announced = Some(*channels);
+        let mut view = series.view();
+        view.channels.truncate(*channels);
+        let named = json!({
+            "type": "series",
+            "ref": followed.reference,
+            "series": followed.name,
+            "kind": view.kind.name(),
+            "unit": view.unit,
+            "channels": view.channels,
+        });
+        messages.push(Frame::text(named.to_string()));
+    }
+    messages.extend(frame::binary(followed.reference, times, values).into_iter().map(Frame::Binary));
+    messages
+}

@@ -1,0 +1,46 @@
+//! Samples a second, measured each second.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::State;
+
+/// How often the rate is measured.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Samples received per second, over the last second.
+#[derive(Debug, Default)]
+pub struct Rate(AtomicU64);
+
+impl Rate {
+    /// The rate as last measured; 0 before that.
+    pub fn per_second(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, per_second: f64) {
+        self.0.store(per_second.to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// Measures until the node stops. One for each process.
+pub async fn measure(state: State) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let received = || state.store().stats().ledger.received;
+    let (mut before, mut at) = (received(), Instant::now());
+    loop {
+        tokio::select! {
+            () = state.stop().cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (count, now) = (received(), Instant::now());
+        let seconds = (now - at).as_secs_f64();
+        if seconds > 0.0 {
+            state.rate().set(count.saturating_sub(before) as f64 / seconds);
+            (before, at) = (count, now);
+        }
+    }
+}
