@@ -11,9 +11,11 @@
 //! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
 //! | [`live`] | the live socket and its frames |
 //! | [`rate`] | samples a second |
-//! | [`pages`] | pages, rendered on the server, and the embedded assets |
+//! | [`pages`] | pages, rendered on the server |
+//! | `assets` | the embedded files of the pages |
 
 mod api;
+mod assets;
 pub mod encode;
 pub mod error;
 pub mod guard;

@@ -1,0 +1,114 @@
+//! What every page has around its content. No inline script or style: the security policy (`crate::guard`) forbids them.
+
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use maud::{DOCTYPE, Markup, html};
+
+use crate::State;
+
+/// A page before it is sent.
+pub(super) struct Page {
+    /// 200, or 404 with a page that says so.
+    status: StatusCode,
+    /// The browser's title, without the product's name.
+    title: String,
+    /// The module that makes it live, below `/assets/js/pages/`.
+    script: Option<&'static str>,
+    /// What stands in `<main>`.
+    body: Markup,
+    chrome: Chrome,
+}
+
+/// What the surroundings need to know of the node.
+struct Chrome {
+    node: String,
+    /// Live sockets that the page may move to, of every node.
+    sockets: Vec<String>,
+}
+
+impl Page {
+    /// A page of the node behind `state`.
+    pub(super) fn new(
+        state: &State,
+        title: impl Into<String>,
+        script: Option<&'static str>,
+        body: Markup,
+    ) -> Self {
+        let chrome = Chrome { node: state.store().node().name.to_string(), sockets: state.live_nodes() };
+        Self { status: StatusCode::OK, title: title.into(), script, body, chrome }
+    }
+
+    /// The same page, sent with this status.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+}
+
+/// `ws://…` for `http://…`, `wss://…` for `https://…`.
+pub(super) fn socket_base(http: &str) -> String {
+    match http.strip_prefix("http") {
+        Some(rest) => format!("ws{rest}"),
+        None => http.to_owned(),
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let Self { status, title, script, body, chrome } = self;
+        let markup = html! {
+            (DOCTYPE)
+            html lang="en" data-theme="auto" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    title { (title) " · Sensorium" }
+                    link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                    link rel="stylesheet" href="/assets/css/app.css";
+                    script src="/assets/js/theme.js" {}
+                    @if let Some(script) = script {
+                        script type="module" src={ "/assets/js/pages/" (script) } {}
+                    }
+                }
+                body data-nodes=(chrome.sockets.join(" ")) {
+                    a.skip href="#main" { "Skip to content" }
+                    header.bar {
+                        a.brand href="/" {
+                            img src="/assets/icon.svg" width="26" height="26" alt="";
+                            "Sensorium"
+                        }
+                        div.bar-end {
+                            @if script.is_some() {
+                                span.pill data-role="link" data-state="connecting" role="status" title="This page's connection" {
+                                    "Connecting…"
+                                }
+                            }
+                            button.quiet type="button" data-role="theme" hidden { "Theme: auto" }
+                        }
+                    }
+                    main #main tabindex="-1" { (body) }
+                    footer.foot {
+                        span { "Node " strong { (chrome.node) } }
+                        a href="/api/v1/node" { "About this node" }
+                        a href="/metrics" { "Metrics" }
+                        a href="/api/v1/openapi.json" { "API" }
+                    }
+                }
+            }
+        };
+        let head = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+        (status, head, markup.into_string()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_follow_the_scheme_of_the_page() {
+        assert_eq!(socket_base("http://127.0.0.1:4000"), "ws://127.0.0.1:4000");
+        assert_eq!(socket_base("https://sense.example"), "wss://sense.example");
+    }
+}

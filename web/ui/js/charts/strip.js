@@ -1,0 +1,487 @@
+// @ts-check
+// The strip chart: channels of one unit over time, drawn on a plain 2D canvas. What it promises: no line across a
+// gap, every peak visible at every zoom (min/max per pixel column), and a cost that depends on pixels, not samples.
+
+import { Columns } from './columns.js';
+import { fit, generation, palette } from './palette.js';
+import { Series } from '../series.js';
+import { View } from './view.js';
+import { number, timeOfDay } from '../format.js';
+
+/** Room for the y-axis and the time labels, in CSS pixels. */
+const LEFT = 56;
+const BOTTOM = 20;
+const TOP = 8;
+/** With fewer samples than this per pixel column, they are drawn one by one. */
+const DENSE = 1.5;
+/** Windows above this do not glide: they are drawn again when something moved by a pixel. */
+const GLIDE_MS = 60_000;
+/** …and for new samples at most this often. */
+const SLOW_DRAW_MS = 200;
+/** The y-axis narrows only when the values have filled less than this share of it… */
+const NARROW_SHARE = 0.55;
+/** …for this long. It widens at once. */
+const NARROW_AFTER_MS = 3000;
+/** Free room above and below the values. */
+const MARGIN = 0.08;
+/** …and around a value that never changes, as a share of it. */
+const FLAT_ROOM = 0.05;
+/** ECG paper: 25 mm/s and 10 mm/mV, drawn while a millimetre is at least this many CSS pixels. */
+const PAPER_MM_PER_S = 25;
+const PAPER_MM_PER_MV = 10;
+const MIN_PAPER_PX = 2.2;
+/** On paper, wandering further than this share of the lane moves the baseline. */
+const PAPER_DRIFT = 0.35;
+
+/**
+ * @typedef {object} Channel
+ * @property {number} index in the series
+ * @property {string} name
+ * @property {number} color index into the palette
+ *
+ * @typedef {object} Lane a band of the chart with its own y-axis
+ * @property {Channel[]} channels
+ * @property {number} low
+ * @property {number} high
+ * @property {number} narrowSince
+ */
+
+export class Strip {
+  /**
+   * @param {HTMLElement} host the element in sight
+   * @param {HTMLCanvasElement} canvas
+   * @param {object} options
+   * @param {Series} options.series
+   * @param {Series} options.history what was fetched from before the page was opened, thinned
+   * @param {View} options.view
+   * @param {Channel[]} options.channels
+   * @param {boolean} options.paper ECG paper, a lane per channel
+   */
+  constructor(host, canvas, { series, history, view, channels, paper }) {
+    this.host = host;
+    this.canvas = canvas;
+    this.series = series;
+    this.history = history;
+    this.view = view;
+    this.paper = paper;
+    const groups = paper ? channels.map((channel) => [channel]) : [channels];
+    /** @type {Lane[]} */
+    this.lanes = groups.map((group) => ({ channels: group, low: NaN, high: NaN, narrowSince: NaN }));
+    /** @type {Map<number, Columns>} */
+    this.columns = new Map();
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { alpha: true }));
+    this.drawn = { right: NaN, windowMs: 0, version: -1, history: -1, generation: -1, at: 0, hidden: '' };
+    /** @type {Set<number>} channels switched off in the legend */
+    this.hidden = new Set();
+    this.width = 0;
+    this.height = 0;
+    this.resized = new ResizeObserver(([entry]) => {
+      this.width = entry.contentRect.width;
+      this.height = entry.contentRect.height;
+      this.drawn.version = -1;
+    });
+    this.resized.observe(canvas);
+  }
+
+  /** Lets go of what it follows. */
+  close() {
+    this.resized.disconnect();
+    for (const columns of this.columns.values()) columns.close();
+    this.columns.clear();
+  }
+
+  /** Times at the edges of the plot, on the series' own clock. */
+  get span() {
+    const right = this.view.right - this.series.skew;
+    return { left: right - this.view.windowMs, right };
+  }
+
+  /** Width of the plot in CSS pixels. */
+  get plotWidth() {
+    return Math.max(1, this.width - LEFT);
+  }
+
+  /** @param {number} now of the animation frame */
+  draw(now) {
+    if (this.width === 0 || this.height === 0) return;
+    const ratio = window.devicePixelRatio || 1;
+    const { left, right } = this.span;
+    if (!this.#due(now, right, ratio)) return;
+    fit(this.canvas, this.width, this.height);
+    const colors = palette();
+    const g = this.context;
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    g.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    const box = {
+      x: Math.round(LEFT * ratio),
+      y: Math.round(TOP * ratio),
+      w: this.canvas.width - Math.round(LEFT * ratio),
+      h: this.canvas.height - Math.round((BOTTOM + TOP) * ratio),
+    };
+    const paperPx = this.paper ? box.w / ((this.view.windowMs / 1000) * PAPER_MM_PER_S) : 0;
+    const onPaper = paperPx >= MIN_PAPER_PX * ratio;
+    const laneHeight = box.h / this.lanes.length;
+    this.lanes.forEach((lane, i) => {
+      const band = { x: box.x, y: box.y + i * laneHeight, w: box.w, h: laneHeight };
+      this.#scale(lane, left, right, now, onPaper ? laneHeight / (paperPx * PAPER_MM_PER_MV) : 0);
+      if (onPaper) this.#drawPaper(g, band, left, paperPx, lane, ratio);
+      this.#drawAxis(g, band, lane, ratio, onPaper, this.lanes.length > 1 ? lane.channels[0].name : '');
+    });
+    this.#drawTimes(g, box, left, right, ratio, onPaper);
+    g.save();
+    g.beginPath();
+    g.rect(box.x, 0, box.w, this.canvas.height);
+    g.clip();
+    this.lanes.forEach((lane, i) => {
+      const band = { x: box.x, y: box.y + i * laneHeight, w: box.w, h: laneHeight };
+      for (const channel of lane.channels) {
+        if (this.hidden.has(channel.index)) continue;
+        g.strokeStyle = g.fillStyle = colors.lines[channel.color % colors.lines.length];
+        // An integer width and bevelled joins: round joins on fractional widths are what makes canvases slow.
+        g.lineWidth = Math.max(1, Math.round(1.5 * ratio));
+        g.lineJoin = 'bevel';
+        this.#drawLine(g, band, lane, channel, left, right);
+      }
+    });
+    g.restore();
+  }
+
+  /**
+   * Whether anything would look different.
+   * @param {number} now
+   * @param {number} right
+   * @param {number} ratio
+   */
+  #due(now, right, ratio) {
+    const { drawn, view, series, history } = this;
+    const hidden = [...this.hidden].join();
+    const same =
+      drawn.windowMs === view.windowMs &&
+      drawn.generation === generation &&
+      drawn.history === history.version &&
+      drawn.hidden === hidden &&
+      drawn.version >= 0;
+    const moved = (Math.abs(right - drawn.right) / view.windowMs) * this.plotWidth * ratio;
+    const changed = drawn.version !== series.version;
+    if (same && !changed && moved < 0.5) return false;
+    if (same && view.windowMs > GLIDE_MS && moved < 1 && now - drawn.at < SLOW_DRAW_MS) return false;
+    this.drawn = {
+      right,
+      windowMs: view.windowMs,
+      version: series.version,
+      history: history.version,
+      generation,
+      at: now,
+      hidden,
+    };
+    return true;
+  }
+
+  /**
+   * The pixel columns of a channel when samples are dense enough to need them.
+   * @param {Channel} channel
+   */
+  #columnsOf(channel) {
+    const { series } = this;
+    const width = this.view.windowMs / Math.max(1, this.canvas.width - LEFT * (window.devicePixelRatio || 1));
+    const interval = series.interval;
+    const dense = Number.isFinite(interval) && width / interval >= DENSE;
+    let columns = this.columns.get(channel.index);
+    if (columns && (!dense || columns.width !== width)) {
+      columns.close();
+      this.columns.delete(channel.index);
+      columns = undefined;
+    }
+    if (!dense) return null;
+    if (!columns) {
+      columns = new Columns(series, channel.index, width);
+      this.columns.set(channel.index, columns);
+    }
+    columns.sync();
+    return columns;
+  }
+
+  /**
+   * Least and greatest value in view.
+   * @param {Lane} lane
+   * @param {number} left
+   * @param {number} right
+   */
+  #extent(lane, left, right) {
+    let low = Infinity;
+    let high = -Infinity;
+    for (const channel of lane.channels) {
+      if (this.hidden.has(channel.index)) continue;
+      const columns = this.#columnsOf(channel);
+      if (columns) {
+        const end = columns.indexOf(Math.floor(right / columns.width) + 1);
+        for (let i = columns.indexOf(Math.floor(left / columns.width)); i < end; i += 1) {
+          if (columns.min[i] < low) low = columns.min[i];
+          if (columns.max[i] > high) high = columns.max[i];
+        }
+      }
+      for (const layer of columns ? [this.history] : [this.history, this.series]) {
+        const values = layer.columns[channel.index];
+        if (!values) continue;
+        const end = layer.indexOf(right);
+        for (let i = layer.indexOf(left); i < end; i += 1) {
+          if (values[i] < low) low = values[i];
+          if (values[i] > high) high = values[i];
+        }
+      }
+    }
+    return low <= high ? { low, high } : null;
+  }
+
+  /**
+   * Moves the y-axis of a lane: wider at once, narrower only after a while.
+   * @param {Lane} lane
+   * @param {number} left
+   * @param {number} right
+   * @param {number} now
+   * @param {number} paperRange what the lane shows at 10 mm/mV; 0 when not on paper
+   */
+  #scale(lane, left, right, now, paperRange) {
+    const extent = this.#extent(lane, left, right);
+    if (!extent) return;
+    const { low, high } = extent;
+    if (paperRange > 0 && high - low <= paperRange) {
+      const middle = (low + high) / 2;
+      const held = (lane.low + lane.high) / 2;
+      const fits = low >= held - paperRange / 2 && high <= held + paperRange / 2;
+      const sameScale = Math.abs(lane.high - lane.low - paperRange) < paperRange * 0.02;
+      const keep = sameScale && fits && Math.abs(middle - held) < paperRange * PAPER_DRIFT;
+      const center = keep ? held : middle;
+      lane.low = center - paperRange / 2;
+      lane.high = center + paperRange / 2;
+      return;
+    }
+    const size = Math.max(Math.abs(high), Math.abs(low));
+    const room = Math.max((high - low) * MARGIN, low === high ? size * FLAT_ROOM || 1 : size * 1e-4);
+    const outside = !(low >= lane.low && high <= lane.high);
+    const narrow = high - low + 2 * room < (lane.high - lane.low) * NARROW_SHARE;
+    if (!narrow) lane.narrowSince = NaN;
+    else if (Number.isNaN(lane.narrowSince)) lane.narrowSince = now;
+    if (outside || this.view.paused || now - lane.narrowSince > NARROW_AFTER_MS) {
+      lane.low = low - room;
+      lane.high = high + room;
+      lane.narrowSince = NaN;
+    }
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} g
+   * @param {{ x: number, y: number, w: number, h: number }} band
+   * @param {Lane} lane
+   * @param {Channel} channel
+   * @param {number} left
+   * @param {number} right
+   */
+  #drawLine(g, band, lane, channel, left, right) {
+    if (!(lane.high > lane.low)) return;
+    const perMs = band.w / (right - left);
+    const perUnit = band.h / (lane.high - lane.low);
+    const x = (/** @type {number} */ ts) => band.x + (ts - left) * perMs;
+    const y = (/** @type {number} */ value) => band.y + (lane.high - value) * perUnit;
+    const firstLive = this.series.oldest;
+    this.#drawSamples(g, this.history, channel.index, left, Math.min(right, firstLive || Infinity), x, y);
+    const columns = this.#columnsOf(channel);
+    if (!columns) {
+      this.#drawSamples(g, this.series, channel.index, left, right, x, y);
+      return;
+    }
+    g.beginPath();
+    const from = Math.max(0, columns.indexOf(Math.floor(left / columns.width)) - 1);
+    const end = columns.indexOf(Math.floor(right / columns.width) + 2);
+    let pen = false;
+    for (let i = from; i < end; i += 1) {
+      const at = x((columns.slot[i] + 0.5) * columns.width);
+      if (!pen || columns.gap[i]) g.moveTo(at, y(columns.first[i]));
+      else g.lineTo(at, y(columns.first[i]));
+      g.lineTo(at, y(columns.min[i]));
+      g.lineTo(at, y(columns.max[i]));
+      g.lineTo(at, y(columns.last[i]));
+      pen = true;
+    }
+    g.stroke();
+  }
+
+  /**
+   * Sample by sample; one that stands alone between gaps is a dot.
+   * @param {CanvasRenderingContext2D} g
+   * @param {Series} series
+   * @param {number} channel
+   * @param {number} left
+   * @param {number} right
+   * @param {(ts: number) => number} x
+   * @param {(value: number) => number} y
+   */
+  #drawSamples(g, series, channel, left, right, x, y) {
+    const values = series.columns[channel];
+    if (!values) return;
+    const { times, gap } = series;
+    const from = Math.max(0, series.indexOf(left) - 1);
+    const end = Math.min(series.length, series.indexOf(right) + 1);
+    const dot = g.lineWidth * 1.4;
+    const dots = [];
+    let before = -Infinity;
+    let run = 0;
+    let last = 0;
+    g.beginPath();
+    for (let i = from; i < end; i += 1) {
+      const value = values[i];
+      if (Number.isNaN(value)) continue;
+      if (times[i] - before > gap) {
+        if (run === 1) dots.push(last);
+        g.moveTo(x(times[i]), y(value));
+        run = 1;
+      } else {
+        g.lineTo(x(times[i]), y(value));
+        run += 1;
+      }
+      before = times[i];
+      last = i;
+    }
+    if (run === 1) dots.push(last);
+    g.stroke();
+    // At a slow rate each sample is worth seeing as such.
+    if (end - from < 40) for (let i = from; i < end; i += 1) if (!Number.isNaN(values[i])) dots.push(i);
+    for (const i of dots) {
+      g.beginPath();
+      g.arc(x(times[i]), y(values[i]), dot, 0, 2 * Math.PI);
+      g.fill();
+    }
+  }
+
+  /**
+   * Millimetre paper that scrolls with the signal.
+   * @param {CanvasRenderingContext2D} g
+   * @param {{ x: number, y: number, w: number, h: number }} band
+   * @param {number} left
+   * @param {number} px device pixels per millimetre
+   * @param {Lane} lane
+   * @param {number} ratio
+   */
+  #drawPaper(g, band, left, px, lane, ratio) {
+    const colors = palette();
+    g.fillStyle = colors.paper;
+    g.fillRect(band.x, band.y, band.w, band.h);
+    const mmMs = 1000 / PAPER_MM_PER_S;
+    const firstMm = Math.ceil(left / mmMs);
+    const mv = Number.isFinite(lane.high) ? lane.high : 0;
+    const firstRow = Math.floor(mv * PAPER_MM_PER_MV);
+    g.lineWidth = Math.max(1, Math.round(ratio));
+    for (const bold of [false, true]) {
+      g.strokeStyle = bold ? colors.paperBold : colors.paperFine;
+      g.beginPath();
+      for (let i = firstMm; ; i += 1) {
+        const x = band.x + ((i * mmMs - left) / mmMs) * px;
+        if (x > band.x + band.w) break;
+        if ((i % 5 === 0) === bold) line(g, x, band.y, x, band.y + band.h);
+      }
+      for (let row = firstRow; ; row -= 1) {
+        const y = band.y + (mv * PAPER_MM_PER_MV - row) * px;
+        if (y > band.y + band.h) break;
+        if ((row % 5 === 0) === bold) line(g, band.x, y, band.x + band.w, y);
+      }
+      g.stroke();
+    }
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} g
+   * @param {{ x: number, y: number, w: number, h: number }} band
+   * @param {Lane} lane
+   * @param {number} ratio
+   * @param {boolean} onPaper
+   * @param {string} name of the lane, when there are several
+   */
+  #drawAxis(g, band, lane, ratio, onPaper, name) {
+    const colors = palette();
+    g.font = `${Math.round(11 * ratio)}px ${colors.font}`;
+    g.fillStyle = colors.text;
+    g.textAlign = 'right';
+    g.textBaseline = 'middle';
+    if (lane.high > lane.low) {
+      const rows = Math.max(2, Math.floor(band.h / (44 * ratio)));
+      const step = nice((lane.high - lane.low) / rows);
+      const decimals = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
+      g.strokeStyle = colors.grid;
+      g.lineWidth = Math.max(1, Math.round(ratio));
+      g.beginPath();
+      for (let v = Math.ceil(lane.low / step) * step; v <= lane.high; v += step) {
+        const y = Math.round(band.y + ((lane.high - v) / (lane.high - lane.low)) * band.h) + 0.5;
+        if (y < band.y + 4 * ratio || y > band.y + band.h - 4 * ratio) continue;
+        if (!onPaper) line(g, band.x, y, band.x + band.w, y);
+        g.fillText(number(Math.abs(v) < step / 1e6 ? 0 : v, decimals), band.x - 8 * ratio, y);
+      }
+      g.stroke();
+    }
+    if (name) {
+      g.textAlign = 'left';
+      g.textBaseline = 'top';
+      g.fillText(name, band.x + 6 * ratio, band.y + 4 * ratio);
+    }
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} g
+   * @param {{ x: number, y: number, w: number, h: number }} box
+   * @param {number} left
+   * @param {number} right
+   * @param {number} ratio
+   * @param {boolean} onPaper
+   */
+  #drawTimes(g, box, left, right, ratio, onPaper) {
+    const colors = palette();
+    const most = Math.max(1, Math.floor(box.w / (84 * ratio)));
+    const step = niceTime((right - left) / most);
+    g.textAlign = 'center';
+    g.textBaseline = 'top';
+    g.font = `${Math.round(11 * ratio)}px ${colors.font}`;
+    g.fillStyle = colors.text;
+    g.strokeStyle = colors.grid;
+    g.lineWidth = Math.max(1, Math.round(ratio));
+    g.beginPath();
+    // Labels stand on local time's grid, so that they read 12:00 also where the zone is off by half an hour.
+    const zone = new Date(right).getTimezoneOffset() * 60_000;
+    for (let t = Math.ceil((left - zone) / step) * step + zone; t <= right; t += step) {
+      const x = box.x + ((t - left) / (right - left)) * box.w;
+      if (!onPaper) line(g, Math.round(x) + 0.5, box.y, Math.round(x) + 0.5, box.y + box.h);
+      if (x > box.x + 24 * ratio && x < box.x + box.w - 24 * ratio) {
+        g.fillText(timeOfDay(t, step), x, box.y + box.h + 6 * ratio);
+      }
+    }
+    g.stroke();
+  }
+}
+
+/**
+ * @param {CanvasRenderingContext2D} g
+ * @param {number} x0
+ * @param {number} y0
+ * @param {number} x1
+ * @param {number} y1
+ */
+function line(g, x0, y0, x1, y1) {
+  g.moveTo(x0, y0);
+  g.lineTo(x1, y1);
+}
+
+/**
+ * The next of 1, 2, 5, 10, … above `rough`.
+ * @param {number} rough
+ */
+function nice(rough) {
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].map((n) => n * power).find((step) => step >= rough * 0.999) ?? 10 * power;
+}
+
+/**
+ * A step between time labels that people count in.
+ * @param {number} rough ms
+ */
+function niceTime(rough) {
+  const steps = [500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000];
+  return steps.find((step) => step >= rough) ?? 3_600_000;
+}

@@ -1,0 +1,289 @@
+// @ts-check
+// One sensor in the lobby: a card that always has its name, and rows with sparklines only while it is in sight.
+
+import * as clock from '../clock.js';
+import * as loop from '../charts/loop.js';
+import { Spark, windowOf } from '../charts/spark.js';
+import { Decimals, age, unitText } from '../format.js';
+import { Series } from '../series.js';
+import { WORDS, freshness, show } from '../state.js';
+import { element, write } from '../shell.js';
+
+/** Samples asked for to begin a sparkline with: this many seconds at the declared rate, within bounds. */
+const BACKFILL_S = 6;
+const MIN_BACKFILL = 80;
+const MAX_BACKFILL = 6000;
+/** …and where no rate is declared. */
+const UNKNOWN_BACKFILL = 400;
+/** Grid lines that a card spans: its head and the gap below it, and each row. As in the style sheet. */
+const HEAD_SPAN = 3;
+const ROW_SPAN = 2;
+/** Scrolling past a card for less than this does not end its watch. */
+const LINGER_MS = 1000;
+/** A sparkline keeps this many times its window before it forgets. */
+const KEEP_WINDOWS = 3;
+
+/**
+ * @typedef {object} AttributeMeta
+ * @property {string} kind
+ * @property {string} unit
+ * @property {string[]} channels
+ * @property {number | null} rate_hz
+ * @property {{ ts: number, value: unknown } | null} last
+ *
+ * @typedef {object} SensorMeta
+ * @property {string} sensor
+ * @property {string | null} name
+ * @property {boolean} online
+ * @property {number | null} last_ts
+ * @property {Record<string, AttributeMeta>} attributes
+ */
+
+/**
+ * How many samples a row begins with; of texts, the last is all that it shows.
+ * @param {AttributeMeta} meta
+ */
+function backfillOf(meta) {
+  if (meta.channels.length === 0) return 1;
+  if (!meta.rate_hz) return UNKNOWN_BACKFILL;
+  return Math.max(MIN_BACKFILL, Math.min(MAX_BACKFILL, Math.ceil(meta.rate_hz * BACKFILL_S)));
+}
+
+class Row {
+  /**
+   * @param {string} attribute
+   * @param {AttributeMeta} meta
+   */
+  constructor(attribute, meta) {
+    this.meta = meta;
+    this.series = new Series(meta.rate_hz);
+    this.decimals = [new Decimals(), new Decimals()];
+    this.text = '';
+    this.value = element('strong', { 'data-role': 'value' });
+    this.age = element('span', { class: 'age', 'data-role': 'age' });
+    const name = element('span', { class: 'row-name', title: `${attribute} (${meta.kind})` }, [attribute]);
+    this.root = element('div', { class: 'row', 'data-attribute': attribute });
+    /** @type {Spark | null} */
+    this.spark = null;
+    /** Newest time of a text. */
+    this.at = NaN;
+    this.shown = -1;
+    if (this.isText) {
+      this.root.append(name, element('span', { class: 'row-text row-value' }, [this.value, ' ', this.age]));
+    } else {
+      const canvas = /** @type {HTMLCanvasElement} */ (element('canvas', { 'aria-hidden': 'true' }));
+      this.spark = new Spark(canvas, this.series);
+      const unit = meta.kind === 'geolocation' ? '' : unitText(meta.unit);
+      const shown = element('span', { class: 'row-value' }, [
+        this.value,
+        ' ',
+        element('span', { class: 'unit', 'data-role': 'unit' }, [unit]),
+        this.age,
+      ]);
+      this.root.append(name, canvas, shown);
+    }
+  }
+
+  get isText() {
+    return this.meta.channels.length === 0;
+  }
+
+  get newest() {
+    const held = this.isText ? this.at : this.series.newest;
+    return Number.isFinite(held) ? held : (this.meta.last?.ts ?? NaN);
+  }
+
+  /**
+   * @param {import('../live.js').Batch} batch
+   * @param {boolean} settled
+   */
+  take(batch, settled) {
+    if (batch.texts) {
+      const last = batch.times.length - 1;
+      if (last >= 0 && !(batch.times[last] < this.at)) {
+        this.at = batch.times[last];
+        this.text = batch.texts[last];
+      }
+      return;
+    }
+    const before = this.series.newest;
+    this.series.join(batch.times, batch.flat, batch.channels);
+    if (settled) this.series.heard(clock.now(), before);
+  }
+
+  /** @param {number} now */
+  write(now) {
+    const { series, meta } = this;
+    const ts = this.newest;
+    write(this.age, Number.isFinite(ts) ? age(now - ts - series.skew) : 'no sample yet');
+    if (this.isText) {
+      write(this.value, this.text || String(meta.last?.value ?? ''));
+      return;
+    }
+    const held = series.length > 0;
+    const last = meta.last?.value;
+    const fromMeta = (/** @type {number} */ c) => Number((Array.isArray(last) ? last[c] : c === 0 ? last : NaN) ?? NaN);
+    const value = (/** @type {number} */ c) => (held ? series.value(c) : fromMeta(c));
+    write(
+      this.value,
+      meta.kind === 'geolocation'
+        ? `${value(0).toFixed(4)}, ${value(1).toFixed(4)}`
+        : this.decimals[0].text(value(0)),
+    );
+  }
+}
+
+export class SensorCard {
+  /**
+   * @param {SensorMeta} meta
+   * @param {import('../live.js').Live} live
+   */
+  constructor(meta, live) {
+    this.id = meta.sensor;
+    this.live = live;
+    this.link = element('a', { href: `/sensors/${encodeURIComponent(meta.sensor)}` });
+    this.sub = element('span', { class: 'card-id' });
+    this.pill = element('span', { class: 'pill', 'data-role': 'state' });
+    const head = element('div', { class: 'card-head' }, [
+      element('span', { class: 'card-name' }, [this.link, this.sub]),
+      this.pill,
+    ]);
+    this.root = element('li', { class: 'card', 'data-sensor': meta.sensor }, [head]);
+    /** @type {Map<string, Row>} */
+    this.rows = new Map();
+    /** @type {{ close: () => void }[] | null} none while the card is out of sight */
+    this.watches = null;
+    this.leaving = 0;
+    /** @type {import('../state.js').Freshness} */
+    this.state = 'offline';
+    this.meta = meta;
+    this.update(meta);
+  }
+
+  get name() {
+    return this.meta.name || this.id;
+  }
+
+  get kinds() {
+    return Object.values(this.meta.attributes).map((attribute) => attribute.kind);
+  }
+
+  get newest() {
+    let newest = this.meta.last_ts ?? NaN;
+    for (const row of this.rows.values()) if (!(row.newest <= newest)) newest = row.newest;
+    return newest;
+  }
+
+  /**
+   * @param {string[]} words all must be found in the sensor's name, id, attributes or kinds
+   * @param {string} kind empty for all
+   */
+  matches(words, kind) {
+    if (kind && !this.kinds.includes(kind)) return false;
+    const text = [this.name, this.id, ...Object.keys(this.meta.attributes), ...this.kinds].join(' ').toLowerCase();
+    return words.every((word) => text.includes(word));
+  }
+
+  /** @param {SensorMeta} meta */
+  update(meta) {
+    this.meta = meta;
+    write(this.link, this.name);
+    write(this.sub, meta.name && meta.name !== this.id ? this.id : '');
+    const count = Object.keys(meta.attributes).length;
+    // The height does not depend on whether there are rows now, so nothing jumps as cards come into sight.
+    this.root.style.gridRowEnd = `span ${HEAD_SPAN + count * ROW_SPAN}`;
+    if (!this.watches) return;
+    for (const [attribute, row] of this.rows) row.meta = meta.attributes[attribute] ?? row.meta;
+    if (Object.keys(meta.attributes).some((attribute) => !this.rows.has(attribute))) this.#fill();
+  }
+
+  /** The card came into sight. */
+  open() {
+    clearTimeout(this.leaving);
+    this.leaving = 0;
+    if (!this.watches) this.#fill();
+  }
+
+  /** The card left. */
+  close() {
+    if (!this.watches || this.leaving) return;
+    this.leaving = window.setTimeout(() => this.#empty(), LINGER_MS);
+  }
+
+  remove() {
+    this.#empty();
+    this.root.remove();
+  }
+
+  /** Makes rows for all attributes and watches those that are not watched yet. */
+  #fill() {
+    this.watches ??= [];
+    /** @type {Map<number, string[]>} series by how much they begin with */
+    const groups = new Map();
+    for (const [attribute, meta] of Object.entries(this.meta.attributes)) {
+      if (this.rows.has(attribute)) continue;
+      const row = new Row(attribute, meta);
+      this.rows.set(attribute, row);
+      this.root.append(row.root);
+      if (row.spark) loop.add(row.spark);
+      const backfill = backfillOf(meta);
+      groups.set(backfill, [...(groups.get(backfill) ?? []), `${this.id}/${attribute}`]);
+    }
+    for (const [backfill, series] of groups) {
+      const onSamples = this.#take.bind(this);
+      this.watches.push(this.live.watch({ series, attention: 'medium', backfill, onSamples }));
+    }
+  }
+
+  /**
+   * @param {import('../live.js').Batch} batch
+   * @param {boolean} settled
+   */
+  #take(batch, settled) {
+    const row = this.rows.get(batch.series.slice(this.id.length + 1));
+    if (!row) return;
+    row.take(batch, settled);
+    const { series } = row;
+    const keep = KEEP_WINDOWS * windowOf(series);
+    if (series.newest - series.oldest > 2 * keep) series.forget(series.newest - keep);
+  }
+
+  #empty() {
+    this.leaving = 0;
+    for (const watch of this.watches ?? []) watch.close();
+    this.watches = null;
+    for (const row of this.rows.values()) {
+      if (row.spark) {
+        loop.remove(row.spark);
+        row.spark.close();
+      }
+      row.root.remove();
+    }
+    this.rows.clear();
+  }
+
+  /**
+   * Writes ages, values and the state: that of its freshest attribute.
+   * @param {number} now
+   */
+  tick(now) {
+    /** @type {import('../state.js').Freshness} */
+    let best = 'offline';
+    const rank = { live: 3, delayed: 2, stale: 1, offline: 0 };
+    for (const [attribute, meta] of Object.entries(this.meta.attributes)) {
+      const row = this.rows.get(attribute);
+      const state = freshness({
+        now,
+        newest: row ? row.newest : (meta.last?.ts ?? NaN),
+        arrived: row?.series.arrived ?? NaN,
+        skew: row?.series.skew ?? 0,
+        interval: row ? row.series.interval : meta.rate_hz ? 1000 / meta.rate_hz : NaN,
+        online: this.meta.online,
+      });
+      if (rank[state] > rank[best]) best = state;
+      if (row && this.watches && !this.leaving) row.write(now);
+    }
+    this.state = best;
+    show(this.pill, best, WORDS[best]);
+  }
+}

@@ -1,0 +1,457 @@
+// @ts-check
+// An attribute with numbers: its readings, its charts, and what one can do with them.
+
+import * as clock from '../clock.js';
+import * as loop from '../charts/loop.js';
+import { TrailMap } from '../charts/map.js';
+import { Strip } from '../charts/strip.js';
+import { View } from '../charts/view.js';
+import { Decimals, age, duration, moment, number, unitText } from '../format.js';
+import { Series } from '../series.js';
+import { get, part, write } from '../shell.js';
+import { WORDS, freshness, show } from '../state.js';
+
+/** Samples asked for to begin with; what lies before is fetched, thinned, when someone looks there. */
+const BACKFILL = 20_000;
+/** Thinned samples fetched for a window. */
+const HISTORY_POINTS = 2000;
+/** How long a view must stand before its history is fetched. */
+const SETTLE_MS = 250;
+/** Statistics are computed this often, and texts for screen readers written this often. */
+const STATS_MS = 500;
+const WORDS_MS = 10_000;
+/** A geolocation's exact places (live values have seven digits) are asked for this often, and this many. */
+const PLACES_MS = 1000;
+const PLACES = 2000;
+/** Share of the window that an arrow key moves. */
+const KEY_PAN = 0.1;
+/** The paper is drawn up to this window; beyond it a millimetre is too small. As in strip.js, at usual widths. */
+const PAPER_WINDOW_MS = 10_000;
+
+/**
+ * The window that suits a rate.
+ * @param {number} interval ms, NaN when unknown
+ */
+function windowFor(interval) {
+  if (!(interval > 50)) return Number.isNaN(interval) ? 60_000 : 10_000;
+  if (interval <= 2500) return 60_000;
+  return interval <= 15_000 ? 300_000 : 3_600_000;
+}
+
+export class NumbersCard {
+  /**
+   * @param {HTMLElement} root
+   * @param {string} name `sensor/attribute`
+   * @param {import('../live.js').Live} live
+   */
+  constructor(root, name, live) {
+    this.root = root;
+    this.name = name;
+    this.attribute = root.dataset.attribute ?? '';
+    this.channels = root.dataset.channels ?? '';
+    this.isEcg = root.dataset.kind === 'ecg';
+    this.series = new Series(Number(root.dataset.rate) || null);
+    this.history = new Series(null);
+    /** Stretch of time that the history covers, and at which distance. */
+    this.covered = { from: NaN, to: NaN, windowMs: 0 };
+    this.view = new View(this.isEcg ? PAPER_WINDOW_MS : windowFor(this.series.interval));
+    this.chosen = this.isEcg || this.series.rateHz !== null;
+    this.state = part(root, 'state');
+    this.age = part(root, 'age');
+    this.play = part(root, 'play');
+    this.note = part(root, 'note');
+    this.fallback = Number(root.dataset.last ?? NaN);
+    this.statsAt = 0;
+    this.wordsAt = 0;
+    this.fetching = 0;
+    this.placesAt = 0;
+    /** @type {AbortController} removes what this card listens to */
+    this.end = new AbortController();
+
+    this.readings = [...root.querySelectorAll('[data-role="reading"]')].map((reading) => {
+      const host = /** @type {HTMLElement} */ (reading);
+      const unit = unitText(host.dataset.unit ?? '');
+      write(part(host, 'unit'), unit);
+      const label = (host.querySelector('.legend')?.textContent ?? '').trim();
+      const index = Number(host.dataset.channel);
+      const value = part(host, 'value');
+      return { index, label, unit, value, stats: part(host, 'stats'), decimals: new Decimals() };
+    });
+    for (const label of root.querySelectorAll('[data-role="axis-unit"]')) {
+      write(label, unitText(/** @type {HTMLElement} */ (label).dataset.unit ?? ''));
+    }
+    this.charts = [...root.querySelectorAll('[data-role="chart"]')].map((host) => this.#chart(/** @type {HTMLElement} */ (host)));
+    const map = root.querySelector('[data-role="map"]');
+    this.map = map ? new TrailMap(/** @type {HTMLCanvasElement} */ (map.querySelector('canvas'))) : null;
+    this.mapWords = map ? part(map, 'words') : null;
+    if (this.map) loop.add(this.map);
+    this.#tools();
+    this.view.addEventListener('change', () => this.#viewChanged());
+    this.#viewChanged();
+    this.watch = live.watch({
+      series: [name],
+      attention: 'high',
+      backfill: BACKFILL,
+      onSamples: (batch, settled) => this.#take(batch, settled),
+    });
+  }
+
+  close() {
+    this.watch.close();
+    this.end.abort();
+    clearTimeout(this.fetching);
+    for (const { strip } of this.charts) {
+      loop.remove(strip);
+      strip.close();
+    }
+    if (this.map) loop.remove(this.map);
+  }
+
+  /** @param {HTMLElement} host */
+  #chart(host) {
+    const canvas = /** @type {HTMLCanvasElement} */ (host.querySelector('canvas'));
+    const names = this.channels.split(',');
+    const channels = (host.dataset.channels ?? '0').split(',').map((text) => {
+      const index = Number(text);
+      return { index, name: names[index] ?? '', color: index };
+    });
+    const strip = new Strip(host, canvas, {
+      series: this.series,
+      history: this.history,
+      view: this.view,
+      channels,
+      paper: host.dataset.paper === 'true',
+    });
+    loop.add(strip);
+    const jump = part(host, 'jump');
+    const { signal } = this.end;
+    jump.addEventListener('click', () => this.#showLast(), { signal });
+    this.#drag(host, strip);
+    host.addEventListener('keydown', (event) => this.#key(event), { signal });
+    return { strip, words: part(host, 'words'), jump };
+  }
+
+  /**
+   * Dragging a chart looks back.
+   * @param {HTMLElement} host
+   * @param {Strip} strip
+   */
+  #drag(host, strip) {
+    const { signal } = this.end;
+    let from = NaN;
+    let right = 0;
+    host.addEventListener(
+      'pointerdown',
+      (event) => {
+        if (event.button !== 0 || (event.target instanceof Element && event.target.closest('button'))) return;
+        from = event.clientX;
+        right = this.view.right;
+        host.setPointerCapture(event.pointerId);
+      },
+      { signal },
+    );
+    host.addEventListener(
+      'pointermove',
+      (event) => {
+        if (Number.isNaN(from) || Math.abs(event.clientX - from) < 3) return;
+        this.view.show(right - ((event.clientX - from) / strip.plotWidth) * this.view.windowMs);
+      },
+      { signal },
+    );
+    const release = () => {
+      from = NaN;
+    };
+    host.addEventListener('pointerup', release, { signal });
+    host.addEventListener('pointercancel', release, { signal });
+    host.addEventListener(
+      'wheel',
+      (event) => {
+        if (Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
+        event.preventDefault();
+        this.view.pan((event.deltaX / strip.plotWidth) * this.view.windowMs);
+      },
+      { signal, passive: false },
+    );
+  }
+
+  /** @param {KeyboardEvent} event on a chart */
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target instanceof Element && event.target.closest('button')) return;
+    const { view } = this;
+    const step = view.windowMs * (event.shiftKey ? 5 : 1) * KEY_PAN;
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      ' ': () => view.toggle(),
+      ArrowLeft: () => view.pan(-step),
+      ArrowRight: () => view.pan(step),
+      '+': () => view.zoom(-1),
+      '=': () => view.zoom(-1),
+      '-': () => view.zoom(1),
+      Home: () => this.#showOldest(),
+      End: () => view.live(),
+    };
+    const act = keys[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  #tools() {
+    const { signal } = this.end;
+    this.play.addEventListener('click', () => this.view.toggle(), { signal });
+    for (const button of this.root.querySelectorAll('[data-window]')) {
+      const ms = Number(/** @type {HTMLElement} */ (button).dataset.window);
+      button.addEventListener(
+        'click',
+        () => {
+          this.chosen = true;
+          this.view.choose(ms);
+        },
+        { signal },
+      );
+    }
+    const csv = /** @type {HTMLAnchorElement} */ (part(this.root, 'csv'));
+    csv.addEventListener(
+      'click',
+      (event) => {
+        event.preventDefault();
+        download(csv).catch((error) => write(this.note, `CSV: ${error.message}`));
+      },
+      { signal },
+    );
+    for (const button of this.root.querySelectorAll('button[data-role="legend"]')) {
+      const reading = /** @type {HTMLElement} */ (button.closest('[data-role="reading"]'));
+      const index = Number(reading.dataset.channel);
+      button.addEventListener(
+        'click',
+        () => {
+          const hide = button.getAttribute('aria-pressed') === 'true';
+          button.setAttribute('aria-pressed', String(!hide));
+          for (const { strip } of this.charts) {
+            if (hide) strip.hidden.add(index);
+            else strip.hidden.delete(index);
+          }
+        },
+        { signal },
+      );
+    }
+  }
+
+  #viewChanged() {
+    const { view } = this;
+    show(this.play, view.paused ? 'paused' : 'live', view.paused ? 'Paused' : 'Live');
+    this.play.title = view.paused ? 'Go live (space)' : 'Pause (space)';
+    for (const button of this.root.querySelectorAll('[data-window]')) {
+      const chosen = Number(/** @type {HTMLElement} */ (button).dataset.window) === view.windowMs;
+      button.setAttribute('aria-pressed', String(chosen));
+    }
+    const paper = this.root.querySelector('[data-role="paper"]');
+    if (paper instanceof HTMLElement) paper.hidden = view.windowMs > PAPER_WINDOW_MS;
+    this.statsAt = 0;
+    clearTimeout(this.fetching);
+    this.fetching = window.setTimeout(() => this.#fetchHistory(), SETTLE_MS);
+  }
+
+  /** Fetches what the window shows from before the samples that the page holds. */
+  async #fetchHistory() {
+    const { view, series, covered } = this;
+    const right = view.right - series.skew;
+    const from = Math.floor(right - 2 * view.windowMs);
+    const to = Math.min(right, series.length ? series.oldest : right);
+    if (!(to > right - view.windowMs)) return;
+    const fine = covered.windowMs === view.windowMs;
+    if (fine && covered.from <= right - view.windowMs && covered.to >= to) return;
+    try {
+      const [sensor, attribute] = this.name.split('/');
+      const path = `sensors/${encodeURIComponent(sensor)}/${encodeURIComponent(attribute)}/samples`;
+      const query = `from=${from}&to=${to}&limit=100000&points=${HISTORY_POINTS}`;
+      const { samples } = await get(`${path}?${query}`);
+      const history = new Series(null);
+      take(history, samples);
+      this.covered = { from, to, windowMs: view.windowMs };
+      this.#replaceHistory(history);
+    } catch (error) {
+      write(this.note, `History: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+
+  /** @param {Series} history */
+  #replaceHistory(history) {
+    // The new one must not look like the old one to a chart that compares versions.
+    history.version = this.history.version + 1;
+    this.history = history;
+    for (const { strip } of this.charts) strip.history = history;
+  }
+
+  /**
+   * @param {import('../live.js').Batch} batch
+   * @param {boolean} settled
+   */
+  #take({ times, flat, channels }, settled) {
+    const { series } = this;
+    const before = series.newest;
+    series.join(times, flat, channels);
+    if (settled) series.heard(clock.now(), before);
+    if (!this.chosen && series.length >= 3) {
+      this.chosen = true;
+      this.view.choose(windowFor(series.interval));
+    }
+  }
+
+  /** Shows the newest samples, however old. */
+  #showLast() {
+    const newest = this.series.length ? this.series.newest : this.fallback;
+    if (Number.isFinite(newest)) this.view.show(newest + this.series.skew + this.view.windowMs * 0.05);
+  }
+
+  async #showOldest() {
+    const oldest = this.series.length ? this.series.oldest : this.fallback;
+    if (Number.isFinite(oldest)) this.view.show(oldest + this.series.skew + this.view.windowMs * 0.95);
+  }
+
+  /**
+   * @param {number} now
+   * @param {boolean} online
+   */
+  tick(now, online) {
+    const { series } = this;
+    const newest = series.length ? series.newest : this.fallback;
+    const { arrived, skew, interval } = series;
+    const state = freshness({ now, newest, arrived, skew, interval, online });
+    show(this.state, state, WORDS[state]);
+    write(this.age, age(now - newest - skew));
+    for (const { index, value, decimals } of this.readings) {
+      const last = series.value(index);
+      if (series.length) write(value, this.map && index < 2 ? number(last, 5) : decimals.text(last));
+    }
+    if (skew !== 0) {
+      write(this.note, `The device's clock is ${duration(skew)} ${skew > 0 ? 'behind' : 'ahead'}.`);
+    }
+    if (now - this.statsAt >= STATS_MS) {
+      this.statsAt = now;
+      this.#stats(now);
+    }
+    if (this.map && now - this.placesAt >= PLACES_MS && !document.hidden) {
+      this.placesAt = now;
+      this.#places();
+    }
+    if (now - this.wordsAt >= WORDS_MS) {
+      this.wordsAt = now;
+      this.#words(state);
+    }
+  }
+
+  /**
+   * Least, mean and greatest value in view, and a way back when nothing is.
+   * @param {number} now
+   */
+  #stats(now) {
+    const { series, history, view } = this;
+    const right = view.right - series.skew;
+    const left = right - view.windowMs;
+    let any = false;
+    for (const reading of this.readings) {
+      let low = Infinity;
+      let high = -Infinity;
+      let sum = 0;
+      let count = 0;
+      // History is thinned to extremes: it tells the range, and the mean where nothing better is held.
+      const held = series.indexOf(right) > series.indexOf(left);
+      for (const layer of [series, history]) {
+        const values = layer.columns[reading.index];
+        if (!values) continue;
+        const end = layer.indexOf(right);
+        for (let i = layer.indexOf(left); i < end; i += 1) {
+          const value = values[i];
+          if (Number.isNaN(value)) continue;
+          if (value < low) low = value;
+          if (value > high) high = value;
+          if (layer === series || !held) {
+            sum += value;
+            count += 1;
+          }
+        }
+      }
+      any ||= low <= high;
+      // The mean of coordinates says nothing; the map does.
+      if (this.map && reading.index < 2) continue;
+      const range = () => `min ${number(low)} · mean ${number(sum / count)} · max ${number(high)}`;
+      write(reading.stats, low <= high ? range() : 'no sample in view');
+    }
+    const newest = series.length ? series.newest : this.fallback;
+    for (const { jump } of this.charts) {
+      const lost = !any && Number.isFinite(newest);
+      jump.hidden = !lost;
+      if (lost) write(jump, `No sample in this window. Show the last, of ${moment(newest, now)}`);
+    }
+  }
+
+  /** The trail from exact values. */
+  async #places() {
+    const { map, series, view } = this;
+    if (!map || !this.mapWords) return;
+    const [sensor, attribute] = this.name.split('/');
+    const right = view.right - series.skew;
+    const range = view.paused ? `&from=${right - view.windowMs}&to=${right}` : '';
+    try {
+      const answer = await get(
+        `sensors/${encodeURIComponent(sensor)}/${encodeURIComponent(attribute)}/samples?limit=${PLACES}${range}`,
+      );
+      const places = answer.samples.map((/** @type {{ ts: number, value: (number | null)[] }} */ { ts, value }) => ({
+        ts,
+        lat: value[0] ?? NaN,
+        lon: value[1] ?? NaN,
+        accuracy: value[2] ?? NaN,
+      }));
+      map.show(places.filter(({ lat, lon }) => Number.isFinite(lat) && Number.isFinite(lon)));
+      write(this.mapWords, map.text);
+    } catch {
+      // The node is away for a moment; the map keeps what it shows.
+    }
+  }
+
+  /**
+   * What the charts show, for those who cannot see them.
+   * @param {import('../state.js').Freshness} state
+   */
+  #words(state) {
+    const said = this.readings.map(({ label, unit, value, stats }) =>
+      `${label}: ${value.textContent} ${unit}, ${stats.textContent}`.replaceAll('·', ','),
+    );
+    const window = `${this.view.paused ? 'paused' : 'live'}, window ${duration(this.view.windowMs)}`;
+    for (const { words } of this.charts) write(words, `${this.attribute} is ${WORDS[state]}, ${window}. ${said.join('. ')}`);
+  }
+}
+
+/**
+ * Joins samples of the API into a series.
+ * @param {Series} series
+ * @param {{ ts: number, value: number | (number | null)[] }[]} samples
+ */
+function take(series, samples) {
+  const rows = samples.map(({ value }) => (Array.isArray(value) ? value : [value]));
+  const channels = rows.reduce((most, row) => Math.max(most, row.length), 1);
+  const flat = new Float64Array(rows.length * channels).fill(NaN);
+  rows.forEach((row, i) => row.forEach((value, c) => (flat[i * channels + c] = value ?? NaN)));
+  series.join(
+    samples.map(({ ts }) => ts),
+    flat,
+    channels,
+  );
+}
+
+/**
+ * Fetches the link as CSV (a plain link cannot ask for a type) and hands it to the browser as a file.
+ * @param {HTMLAnchorElement} link
+ */
+async function download(link) {
+  const response = await fetch(link.href, { headers: { accept: 'text/csv' } });
+  if (!response.ok) throw new Error(`the node answered ${response.status}`);
+  const url = URL.createObjectURL(await response.blob());
+  const file = document.createElement('a');
+  file.href = url;
+  file.download = link.download;
+  file.click();
+  URL.revokeObjectURL(url);
+}
