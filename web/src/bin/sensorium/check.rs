@@ -1,0 +1,151 @@
+//! `sensorium check`: would a node start with these settings? Every reason why not, at once.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use store::Store;
+
+use crate::config::Settings;
+use crate::options::Options;
+use crate::wiring::explain;
+
+/// Least free space to start with, in bytes: the log's budget twice, and room for chunks.
+const LEAST_FREE: u64 = 256 << 20;
+/// The data file inside of the data directory.
+const FILE: &str = "sensorium.redb";
+
+/// What was found: in order, or a reason not to start.
+type Finding = Result<String, String>;
+
+/// Checks, and lists what was found with `verbose`.
+pub(crate) fn run(options: Options, verbose: bool) -> Result<(), Vec<String>> {
+    let settings = Settings::resolve(options.with_file()?)?;
+    let mut findings = vec![data(&settings), space(&settings.data)];
+    let addresses =
+        [("--http", Some(settings.http)), ("--mqtt", settings.mqtt), ("--peer", Some(settings.peer))];
+    findings.extend(
+        addresses.iter().filter_map(|(option, address)| address.map(|address| listen(option, address))),
+    );
+    findings.push(Ok("peers: none are configured; this version runs alone".to_owned()));
+
+    let mut out = std::io::stdout().lock();
+    let mut lines = if verbose { describe(&settings) } else { Vec::new() };
+    let mut reasons = Vec::new();
+    for finding in findings {
+        match finding {
+            Ok(found) if verbose => lines.push(format!("ok    {found}")),
+            Ok(_) => {}
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    if reasons.is_empty() {
+        lines.push(format!("node {} would start", settings.name));
+    }
+    for line in lines {
+        writeln!(out, "{line}").map_err(|error| vec![format!("standard output: {error}")])?;
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+/// Every setting with its value; secrets only by whether they are set.
+fn describe(settings: &Settings) -> Vec<String> {
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+    let config = settings.store();
+    let cluster = &settings.cluster;
+    let mqtt = settings.mqtt.map(|mqtt| mqtt.to_string());
+    [
+        ("name", settings.name.to_string()),
+        ("data", settings.data.display().to_string()),
+        ("http", settings.http.to_string()),
+        ("mqtt", or_none(&mqtt)),
+        ("peer", settings.peer.to_string()),
+        ("public-http", or_none(&settings.public_http)),
+        ("public-mqtt", or_none(&settings.public_mqtt)),
+        ("public-peer", or_none(&settings.public_peer)),
+        ("allow-origin", settings.allow_origins.join(", ")),
+        ("keep", config.keep.to_string()),
+        ("memory-limit", format!("{} MiB", config.memory_limit >> 20)),
+        ("commit-window", format!("{} ms", config.commit_window.as_millis())),
+        ("replicas", format!("{} (this version runs alone: one copy)", cluster.replicas)),
+        ("ack-copies", cluster.ack_copies.to_string()),
+        ("min-copies", cluster.min_copies.to_string()),
+        ("replace-after", format!("{} s", cluster.replace_after.as_secs())),
+        ("zone", or_none(&cluster.zone)),
+        ("cluster-secret", if cluster.has_secret { "set" } else { "none" }.to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| format!("      {name:<15} {value}"))
+    .collect()
+}
+
+/// The data directory: can be made or written, is not in use, and holds what this version reads.
+fn data(settings: &Settings) -> Finding {
+    let directory = &settings.data;
+    let named = |error: std::io::Error| format!("--data {}: {error}", directory.display());
+    if !directory.exists() {
+        let parent = existing_parent(directory);
+        return match writable(&parent) {
+            Ok(()) => Ok(format!("data: {} will be made", directory.display())),
+            Err(error) => Err(format!(
+                "--data {}: cannot be made: {} is not writable: {error}",
+                directory.display(),
+                parent.display()
+            )),
+        };
+    }
+    writable(directory).map_err(named)?;
+    if !directory.join(FILE).exists() {
+        return Ok(format!("data: {} is empty and writable", directory.display()));
+    }
+    // The only way to know that all of it can be read is to read all of it, as a start does.
+    match Store::open(settings.store()) {
+        Ok(store) => {
+            let stats = store.stats();
+            Ok(format!(
+                "data: {} holds {} samples of {} sensors in {} MiB",
+                directory.display(),
+                stats.samples,
+                stats.sensors,
+                stats.disk_bytes.div_ceil(1 << 20)
+            ))
+        }
+        Err(error) => Err(explain(&error, directory)),
+    }
+}
+
+/// Writes a file beside the data and removes it again.
+fn writable(directory: &Path) -> std::io::Result<()> {
+    let probe = directory.join(format!(".sensorium-check-{}", std::process::id()));
+    std::fs::OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    std::fs::remove_file(&probe)
+}
+
+fn existing_parent(directory: &Path) -> PathBuf {
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn space(directory: &Path) -> Finding {
+    let parent = existing_parent(directory);
+    let found =
+        rustix::fs::statvfs(&parent).map_err(|error| format!("--data {}: {error}", parent.display()))?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    if free >= LEAST_FREE {
+        Ok(format!("space: {} MiB are free", free >> 20))
+    } else {
+        let needed = LEAST_FREE >> 20;
+        Err(format!(
+            "--data {}: {} MiB are free; at least {needed} are needed",
+            directory.display(),
+            free >> 20
+        ))
+    }
+}
+
+fn listen(option: &str, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(format!("{option} {address} is free")),
+        Err(error) => Err(format!("{option} {address}: cannot listen: {error}")),
+    }
+}
