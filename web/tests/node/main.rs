@@ -1,0 +1,7 @@
+//! A node as its users meet it: the API without a socket, the live socket, and the program as a process.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod common;
+mod live;
