@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use store::{Attribute, Batch, Config, NodeName, Query, SampleTime, SensorId, Series, Shape, Store, Times, Values};
+use store::{
+    Attribute, Batch, Config, NodeName, Query, SampleTime, SensorId, Series, Shape, Store, Times, Values,
+};
 
 /// Drives the store and prints a line of figures a measurement.
 #[derive(Parser)]
@@ -108,7 +110,9 @@ fn open(dir: &Path, keep: usize) -> Store {
 fn series(store: &Store, count: usize) -> Vec<Series> {
     let attribute = Attribute::new("value").expect("an id");
     let named = |index| SensorId::new(&format!("sensor-{index}")).expect("an id");
-    (0..count).map(|index| store.series(&named(index), &attribute, Shape::Numbers(1)).expect("a series")).collect()
+    (0..count)
+        .map(|index| store.series(&named(index), &attribute, Shape::Numbers(1)).expect("a series"))
+        .collect()
 }
 
 /// Batch `round` of a series: regular times, values of a noisy sine with three decimals as sensors give them.
@@ -154,7 +158,8 @@ fn unpaced(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'stati
                     let mut kept = 0;
                     for round in 0.. {
                         for series in all.iter().skip(task).step_by(8) {
-                            let appended = store.append(vec![batch(series, round, size)]).await.expect("taken");
+                            let appended =
+                                store.append(vec![batch(series, round, size)]).await.expect("taken");
                             tickets.push_back(appended.ticket);
                             if tickets.len() >= 256 {
                                 tickets.pop_front().expect("256 of them").kept().await.expect("kept");
@@ -215,7 +220,12 @@ fn paced(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static 
 }
 
 /// Appends at the rate for the time; returns samples sent and the latency of each acknowledgement in µs.
-async fn drive(store: &Store, all: &[Series], options: &Options, mut each: impl FnMut(usize)) -> (usize, Vec<u64>) {
+async fn drive(
+    store: &Store,
+    all: &[Series],
+    options: &Options,
+    mut each: impl FnMut(usize),
+) -> (usize, Vec<u64>) {
     let every = Duration::from_secs_f64(options.batch as f64 / options.rate as f64);
     let (waiting, mut done) = tokio::sync::mpsc::unbounded_channel::<(Instant, store::Ticket)>();
     let latencies = tokio::spawn(async move {
@@ -271,7 +281,11 @@ fn reads(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static 
     let mut nanos = reader.join().expect("no panic");
     nanos.sort_unstable();
     let at = |quantile: f64| nanos[((nanos.len() - 1) as f64 * quantile) as usize] as f64 / 1000.0;
-    vec![("newest 100, p50 µs", at(0.5)), ("newest 100, p99 µs", at(0.99)), ("newest 100, p99.9 µs", at(0.999))]
+    vec![
+        ("newest 100, p50 µs", at(0.5)),
+        ("newest 100, p99 µs", at(0.99)),
+        ("newest 100, p99.9 µs", at(0.999)),
+    ]
 }
 
 /// 10 M samples held by a process that is killed; then the time to open what it left.
@@ -284,7 +298,9 @@ fn recovery(options: &Options, _: &tokio::runtime::Runtime) -> Vec<(&'static str
         .spawn()
         .expect("this program starts");
     let mut line = String::new();
-    std::io::BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says when");
+    std::io::BufReader::new(child.stdout.take().expect("it is piped"))
+        .read_line(&mut line)
+        .expect("it says when");
     child.kill().and_then(|()| child.wait()).expect("it is killed");
     let began = Instant::now();
     let store = open(&options.dir, RECOVERED_SAMPLES / options.series);
