@@ -5,3 +5,5 @@
 mod api;
 mod common;
 mod live;
+mod process;
+mod program;
