@@ -92,7 +92,6 @@ impl IntoResponse for Page {
                         span { "Node " strong { (chrome.node) } }
                         a href="/api/v1/node" { "About this node" }
                         a href="/metrics" { "Metrics" }
-                        a href="/api/v1/openapi.json" { "API" }
                     }
                 }
             }

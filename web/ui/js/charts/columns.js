@@ -59,7 +59,10 @@ export class Columns {
       // Rounding may put a sample at the border into the column before; step back over it.
       while (this.next > 0 && Math.floor(series.times[this.next - 1] / width) >= changed) this.next -= 1;
     }
-    let before = this.next > 0 ? series.times[this.next - 1] : -Infinity;
+    // The last value before what comes; further back than a gap it makes no difference.
+    let back = this.next - 1;
+    while (back >= 0 && Number.isNaN(column[back]) && series.times[this.next] - series.times[back] <= gap) back -= 1;
+    let before = back >= 0 ? series.times[back] : -Infinity;
     for (let i = this.next; i < series.length; i += 1) {
       const value = column[i];
       const ts = series.times[i];

@@ -9,7 +9,7 @@ import { View } from './view.js';
 import { number, timeOfDay } from '../format.js';
 
 /** Room for the y-axis and the time labels, in CSS pixels. */
-const LEFT = 56;
+const LEFT = 48;
 const BOTTOM = 20;
 const TOP = 8;
 /** With fewer samples than this per pixel column, they are drawn one by one. */
@@ -29,7 +29,9 @@ const FLAT_ROOM = 0.05;
 /** ECG paper: 25 mm/s and 10 mm/mV, drawn while a millimetre is at least this many CSS pixels. */
 const PAPER_MM_PER_S = 25;
 const PAPER_MM_PER_MV = 10;
-const MIN_PAPER_PX = 2.2;
+const MIN_PAPER_PX = 1.7;
+/** …and its fine lines from this on; closer they would be a tint. */
+const MIN_FINE_PX = 2.5;
 /** On paper, wandering further than this share of the lane moves the baseline. */
 const PAPER_DRIFT = 0.35;
 
@@ -73,6 +75,8 @@ export class Strip {
     this.drawn = { right: NaN, windowMs: 0, version: -1, history: -1, generation: -1, at: 0, hidden: '' };
     /** @type {Set<number>} channels switched off in the legend */
     this.hidden = new Set();
+    /** Whether the last drawing was on paper, so that its scale can be said beside it. */
+    this.onPaper = false;
     this.width = 0;
     this.height = 0;
     this.resized = new ResizeObserver(([entry]) => {
@@ -120,6 +124,7 @@ export class Strip {
     };
     const paperPx = this.paper ? box.w / ((this.view.windowMs / 1000) * PAPER_MM_PER_S) : 0;
     const onPaper = paperPx >= MIN_PAPER_PX * ratio;
+    this.onPaper = onPaper;
     const laneHeight = box.h / this.lanes.length;
     this.lanes.forEach((lane, i) => {
       const band = { x: box.x, y: box.y + i * laneHeight, w: box.w, h: laneHeight };
@@ -371,7 +376,7 @@ export class Strip {
     const mv = Number.isFinite(lane.high) ? lane.high : 0;
     const firstRow = Math.floor(mv * PAPER_MM_PER_MV);
     g.lineWidth = Math.max(1, Math.round(ratio));
-    for (const bold of [false, true]) {
+    for (const bold of px >= MIN_FINE_PX * ratio ? [false, true] : [true]) {
       g.strokeStyle = bold ? colors.paperBold : colors.paperFine;
       g.beginPath();
       for (let i = firstMm; ; i += 1) {

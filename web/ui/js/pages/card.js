@@ -68,16 +68,16 @@ class Row {
     /** Newest time of a text. */
     this.at = NaN;
     this.shown = -1;
-    if (this.isText) {
+    if (this.isText || meta.kind === 'geolocation') {
+      // A line says nothing of a text or a place; the room is for the words.
       this.root.append(name, element('span', { class: 'row-text row-value' }, [this.value, ' ', this.age]));
     } else {
       const canvas = /** @type {HTMLCanvasElement} */ (element('canvas', { 'aria-hidden': 'true' }));
       this.spark = new Spark(canvas, this.series);
-      const unit = meta.kind === 'geolocation' ? '' : unitText(meta.unit);
       const shown = element('span', { class: 'row-value' }, [
         this.value,
         ' ',
-        element('span', { class: 'unit', 'data-role': 'unit' }, [unit]),
+        element('span', { class: 'unit', 'data-role': 'unit' }, [unitText(meta.unit)]),
         this.age,
       ]);
       this.root.append(name, canvas, shown);
@@ -157,6 +157,8 @@ export class SensorCard {
     /** @type {import('../state.js').Freshness} */
     this.state = 'offline';
     this.meta = meta;
+    /** When `meta` was true, on the node's clock. */
+    this.metaAt = NaN;
     this.update(meta);
   }
 
@@ -187,6 +189,7 @@ export class SensorCard {
   /** @param {SensorMeta} meta */
   update(meta) {
     this.meta = meta;
+    this.metaAt = clock.now();
     write(this.link, this.name);
     write(this.sub, meta.name && meta.name !== this.id ? this.id : '');
     const count = Object.keys(meta.attributes).length;
@@ -268,12 +271,13 @@ export class SensorCard {
    */
   tick(now) {
     /** @type {import('../state.js').Freshness} */
-    let best = 'offline';
+    let best = this.meta.online ? 'stale' : 'offline';
     const rank = { live: 3, delayed: 2, stale: 1, offline: 0 };
     for (const [attribute, meta] of Object.entries(this.meta.attributes)) {
       const row = this.rows.get(attribute);
+      // Out of sight, the last that was asked is what is known: as of then, not of now.
       const state = freshness({
-        now,
+        now: row ? now : this.metaAt,
         newest: row ? row.newest : (meta.last?.ts ?? NaN),
         arrived: row?.series.arrived ?? NaN,
         skew: row?.series.skew ?? 0,

@@ -25,8 +25,10 @@ const PLACES_MS = 1000;
 const PLACES = 2000;
 /** Share of the window that an arrow key moves. */
 const KEY_PAN = 0.1;
-/** The paper is drawn up to this window; beyond it a millimetre is too small. As in strip.js, at usual widths. */
-const PAPER_WINDOW_MS = 10_000;
+/** The window that an ECG begins with: as on a printed strip, or what fits a phone. */
+const ECG_WINDOW_MS = 10_000;
+const NARROW_ECG_WINDOW_MS = 5_000;
+const NARROW_PX = 640;
 
 /**
  * The window that suits a rate.
@@ -36,6 +38,10 @@ function windowFor(interval) {
   if (!(interval > 50)) return Number.isNaN(interval) ? 60_000 : 10_000;
   if (interval <= 2500) return 60_000;
   return interval <= 15_000 ? 300_000 : 3_600_000;
+}
+
+function ecgWindow() {
+  return innerWidth < NARROW_PX ? NARROW_ECG_WINDOW_MS : ECG_WINDOW_MS;
 }
 
 export class NumbersCard {
@@ -54,12 +60,13 @@ export class NumbersCard {
     this.history = new Series(null);
     /** Stretch of time that the history covers, and at which distance. */
     this.covered = { from: NaN, to: NaN, windowMs: 0 };
-    this.view = new View(this.isEcg ? PAPER_WINDOW_MS : windowFor(this.series.interval));
+    this.view = new View(this.isEcg ? ecgWindow() : windowFor(this.series.interval));
     this.chosen = this.isEcg || this.series.rateHz !== null;
     this.state = part(root, 'state');
     this.age = part(root, 'age');
     this.play = part(root, 'play');
     this.note = part(root, 'note');
+    this.paper = this.isEcg ? part(root, 'paper') : null;
     this.fallback = Number(root.dataset.last ?? NaN);
     this.statsAt = 0;
     this.wordsAt = 0;
@@ -246,8 +253,6 @@ export class NumbersCard {
       const chosen = Number(/** @type {HTMLElement} */ (button).dataset.window) === view.windowMs;
       button.setAttribute('aria-pressed', String(chosen));
     }
-    const paper = this.root.querySelector('[data-role="paper"]');
-    if (paper instanceof HTMLElement) paper.hidden = view.windowMs > PAPER_WINDOW_MS;
     this.statsAt = 0;
     clearTimeout(this.fetching);
     this.fetching = window.setTimeout(() => this.#fetchHistory(), SETTLE_MS);
@@ -319,8 +324,9 @@ export class NumbersCard {
     const newest = series.length ? series.newest : this.fallback;
     const { arrived, skew, interval } = series;
     const state = freshness({ now, newest, arrived, skew, interval, online });
-    show(this.state, state, WORDS[state]);
-    write(this.age, age(now - newest - skew));
+    if (Number.isFinite(newest)) show(this.state, state, WORDS[state]);
+    else show(this.state, 'unknown', 'No sample yet');
+    write(this.age, Number.isFinite(newest) ? age(now - newest - skew) : '');
     for (const { index, value, decimals } of this.readings) {
       const last = series.value(index);
       if (series.length) write(value, this.map && index < 2 ? number(last, 5) : decimals.text(last));
@@ -328,6 +334,7 @@ export class NumbersCard {
     if (skew !== 0) {
       write(this.note, `The device's clock is ${duration(skew)} ${skew > 0 ? 'behind' : 'ahead'}.`);
     }
+    if (this.paper) this.paper.hidden = !this.charts[0].strip.onPaper;
     if (now - this.statsAt >= STATS_MS) {
       this.statsAt = now;
       this.#stats(now);

@@ -104,6 +104,8 @@ live.addEventListener('sensor', (event) => {
 });
 live.addEventListener('state', () => {
   if (live.state === 'live') refresh();
+  // Without a node nobody knows whether the device is there.
+  else if (live.state !== 'delayed') show(pill, 'unknown', 'Unknown');
 });
 setInterval(() => {
   if (!document.hidden) refresh();
