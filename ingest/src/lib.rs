@@ -1,1 +1,3 @@
-//! What devices speak to Sensorium.
+//! What devices speak.
+
+pub mod wire;

@@ -104,7 +104,8 @@ impl StorageBackend for Storage {
     fn sync_data(&self) -> Result<(), io::Error> {
         let mut disk = self.0.lock();
         disk.step()?;
-        disk.synced = disk.seen.clone();
+        let disk = &mut *disk;
+        disk.synced.clone_from(&disk.seen);
         disk.unsynced.clear();
         Ok(())
     }

@@ -1,0 +1,3 @@
+//! Wire formats: what stands in the messages of devices. No socket, no store, no clock; a device needs no more than this.
+
+pub mod message;
