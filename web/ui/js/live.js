@@ -174,6 +174,10 @@ export class Live extends EventTarget {
       case 'lag':
         this.#become('delayed');
         break;
+      case 'error':
+        // The page says nothing that a node should refuse: this is a fault, to be seen.
+        console.error(`the node refused a message: ${message.code}: ${message.message}`);
+        return;
       default:
         break;
     }

@@ -23,6 +23,8 @@ const WORDS_MS = 10_000;
 /** A geolocation's exact places (live values have seven digits) are asked for this often, and this many. */
 const PLACES_MS = 1000;
 const PLACES = 2000;
+/** How long a file offered for download is kept for the browser to read. */
+const KEEP_FILE_MS = 10_000;
 /** Share of the window that an arrow key moves. */
 const KEY_PAN = 0.1;
 /** The window that an ECG begins with: as on a printed strip, or what fits a phone. */
@@ -460,5 +462,6 @@ async function download(link) {
   file.href = url;
   file.download = link.download;
   file.click();
-  URL.revokeObjectURL(url);
+  // Some browsers read it only after the click.
+  setTimeout(() => URL.revokeObjectURL(url), KEEP_FILE_MS);
 }
