@@ -20,7 +20,6 @@ export function connect() {
   const pill = document.querySelector('[data-role="link"]');
   const update = () => {
     if (pill instanceof HTMLElement) show(pill, live.state, WORDS[live.state]);
-    document.documentElement.dataset.link = live.state;
   };
   live.addEventListener('state', update);
   update();

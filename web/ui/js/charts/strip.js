@@ -2,11 +2,11 @@
 // The strip chart: channels of one unit over time, drawn on a plain 2D canvas. What it promises: no line across a
 // gap, every peak visible at every zoom (min/max per pixel column), and a cost that depends on pixels, not samples.
 
+import { PAPER_MM_PER_MV, PAPER_MM_PER_S, drawAxis, drawPaper, drawTimes } from './axes.js';
 import { Columns } from './columns.js';
 import { fit, generation, palette } from './palette.js';
 import { Series } from '../series.js';
 import { View } from './view.js';
-import { number, timeOfDay } from '../format.js';
 
 /** Room for the y-axis and the time labels, in CSS pixels. */
 const LEFT = 48;
@@ -26,12 +26,8 @@ const NARROW_AFTER_MS = 3000;
 const MARGIN = 0.08;
 /** …and around a value that never changes, as a share of it. */
 const FLAT_ROOM = 0.05;
-/** ECG paper: 25 mm/s and 10 mm/mV, drawn while a millimetre is at least this many CSS pixels. */
-const PAPER_MM_PER_S = 25;
-const PAPER_MM_PER_MV = 10;
+/** ECG paper is drawn while a millimetre is at least this many CSS pixels. */
 const MIN_PAPER_PX = 1.7;
-/** …and its fine lines from this on; closer they would be a tint. */
-const MIN_FINE_PX = 2.5;
 /** On paper, wandering further than this share of the lane moves the baseline. */
 const PAPER_DRIFT = 0.35;
 
@@ -129,10 +125,10 @@ export class Strip {
     this.lanes.forEach((lane, i) => {
       const band = { x: box.x, y: box.y + i * laneHeight, w: box.w, h: laneHeight };
       this.#scale(lane, left, right, now, onPaper ? laneHeight / (paperPx * PAPER_MM_PER_MV) : 0);
-      if (onPaper) this.#drawPaper(g, band, left, paperPx, lane, ratio);
-      this.#drawAxis(g, band, lane, ratio, onPaper, this.lanes.length > 1 ? lane.channels[0].name : '');
+      if (onPaper) drawPaper(g, band, left, paperPx, lane, ratio);
+      drawAxis(g, band, lane, ratio, onPaper, this.lanes.length > 1 ? lane.channels[0].name : '');
     });
-    this.#drawTimes(g, box, left, right, ratio, onPaper);
+    drawTimes(g, box, left, right, ratio, onPaper);
     g.save();
     g.beginPath();
     g.rect(box.x, 0, box.w, this.canvas.height);
@@ -276,7 +272,7 @@ export class Strip {
 
   /**
    * @param {CanvasRenderingContext2D} g
-   * @param {{ x: number, y: number, w: number, h: number }} band
+   * @param {import('./axes.js').Band} band
    * @param {Lane} lane
    * @param {Channel} channel
    * @param {number} left
@@ -357,136 +353,4 @@ export class Strip {
       g.fill();
     }
   }
-
-  /**
-   * Millimetre paper that scrolls with the signal.
-   * @param {CanvasRenderingContext2D} g
-   * @param {{ x: number, y: number, w: number, h: number }} band
-   * @param {number} left
-   * @param {number} px device pixels per millimetre
-   * @param {Lane} lane
-   * @param {number} ratio
-   */
-  #drawPaper(g, band, left, px, lane, ratio) {
-    const colors = palette();
-    g.fillStyle = colors.paper;
-    g.fillRect(band.x, band.y, band.w, band.h);
-    const mmMs = 1000 / PAPER_MM_PER_S;
-    const firstMm = Math.ceil(left / mmMs);
-    const mv = Number.isFinite(lane.high) ? lane.high : 0;
-    const firstRow = Math.floor(mv * PAPER_MM_PER_MV);
-    g.lineWidth = Math.max(1, Math.round(ratio));
-    for (const bold of px >= MIN_FINE_PX * ratio ? [false, true] : [true]) {
-      g.strokeStyle = bold ? colors.paperBold : colors.paperFine;
-      g.beginPath();
-      for (let i = firstMm; ; i += 1) {
-        const x = band.x + ((i * mmMs - left) / mmMs) * px;
-        if (x > band.x + band.w) break;
-        if ((i % 5 === 0) === bold) line(g, x, band.y, x, band.y + band.h);
-      }
-      for (let row = firstRow; ; row -= 1) {
-        const y = band.y + (mv * PAPER_MM_PER_MV - row) * px;
-        if (y > band.y + band.h) break;
-        if ((row % 5 === 0) === bold) line(g, band.x, y, band.x + band.w, y);
-      }
-      g.stroke();
-    }
-  }
-
-  /**
-   * @param {CanvasRenderingContext2D} g
-   * @param {{ x: number, y: number, w: number, h: number }} band
-   * @param {Lane} lane
-   * @param {number} ratio
-   * @param {boolean} onPaper
-   * @param {string} name of the lane, when there are several
-   */
-  #drawAxis(g, band, lane, ratio, onPaper, name) {
-    const colors = palette();
-    g.font = `${Math.round(11 * ratio)}px ${colors.font}`;
-    g.fillStyle = colors.text;
-    g.textAlign = 'right';
-    g.textBaseline = 'middle';
-    if (lane.high > lane.low) {
-      const rows = Math.max(2, Math.floor(band.h / (44 * ratio)));
-      const step = nice((lane.high - lane.low) / rows);
-      const decimals = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
-      g.strokeStyle = colors.grid;
-      g.lineWidth = Math.max(1, Math.round(ratio));
-      g.beginPath();
-      for (let v = Math.ceil(lane.low / step) * step; v <= lane.high; v += step) {
-        const y = Math.round(band.y + ((lane.high - v) / (lane.high - lane.low)) * band.h) + 0.5;
-        if (y < band.y + 4 * ratio || y > band.y + band.h - 4 * ratio) continue;
-        if (!onPaper) line(g, band.x, y, band.x + band.w, y);
-        g.fillText(number(Math.abs(v) < step / 1e6 ? 0 : v, decimals), band.x - 8 * ratio, y);
-      }
-      g.stroke();
-    }
-    if (name) {
-      g.textAlign = 'left';
-      g.textBaseline = 'top';
-      g.fillText(name, band.x + 6 * ratio, band.y + 4 * ratio);
-    }
-  }
-
-  /**
-   * @param {CanvasRenderingContext2D} g
-   * @param {{ x: number, y: number, w: number, h: number }} box
-   * @param {number} left
-   * @param {number} right
-   * @param {number} ratio
-   * @param {boolean} onPaper
-   */
-  #drawTimes(g, box, left, right, ratio, onPaper) {
-    const colors = palette();
-    const most = Math.max(1, Math.floor(box.w / (84 * ratio)));
-    const step = niceTime((right - left) / most);
-    g.textAlign = 'center';
-    g.textBaseline = 'top';
-    g.font = `${Math.round(11 * ratio)}px ${colors.font}`;
-    g.fillStyle = colors.text;
-    g.strokeStyle = colors.grid;
-    g.lineWidth = Math.max(1, Math.round(ratio));
-    g.beginPath();
-    // Labels stand on local time's grid, so that they read 12:00 also where the zone is off by half an hour.
-    const zone = new Date(right).getTimezoneOffset() * 60_000;
-    for (let t = Math.ceil((left - zone) / step) * step + zone; t <= right; t += step) {
-      const x = box.x + ((t - left) / (right - left)) * box.w;
-      if (!onPaper) line(g, Math.round(x) + 0.5, box.y, Math.round(x) + 0.5, box.y + box.h);
-      if (x > box.x + 24 * ratio && x < box.x + box.w - 24 * ratio) {
-        g.fillText(timeOfDay(t, step), x, box.y + box.h + 6 * ratio);
-      }
-    }
-    g.stroke();
-  }
-}
-
-/**
- * @param {CanvasRenderingContext2D} g
- * @param {number} x0
- * @param {number} y0
- * @param {number} x1
- * @param {number} y1
- */
-function line(g, x0, y0, x1, y1) {
-  g.moveTo(x0, y0);
-  g.lineTo(x1, y1);
-}
-
-/**
- * The next of 1, 2, 5, 10, … above `rough`.
- * @param {number} rough
- */
-function nice(rough) {
-  const power = 10 ** Math.floor(Math.log10(rough));
-  return [1, 2, 5, 10].map((n) => n * power).find((step) => step >= rough * 0.999) ?? 10 * power;
-}
-
-/**
- * A step between time labels that people count in.
- * @param {number} rough ms
- */
-function niceTime(rough) {
-  const steps = [500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000];
-  return steps.find((step) => step >= rough) ?? 3_600_000;
 }

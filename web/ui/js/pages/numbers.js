@@ -2,6 +2,7 @@
 // An attribute with numbers: its readings, its charts, and what one can do with them.
 
 import * as clock from '../clock.js';
+import { handle } from '../charts/gestures.js';
 import * as loop from '../charts/loop.js';
 import { TrailMap } from '../charts/map.js';
 import { Strip } from '../charts/strip.js';
@@ -25,8 +26,6 @@ const PLACES_MS = 1000;
 const PLACES = 2000;
 /** How long a file offered for download is kept for the browser to read. */
 const KEEP_FILE_MS = 10_000;
-/** Share of the window that an arrow key moves. */
-const KEY_PAN = 0.1;
 /** The window that an ECG begins with: as on a printed strip, or what fits a phone. */
 const ECG_WINDOW_MS = 10_000;
 const NARROW_ECG_WINDOW_MS = 5_000;
@@ -135,75 +134,8 @@ export class NumbersCard {
     const jump = part(host, 'jump');
     const { signal } = this.end;
     jump.addEventListener('click', () => this.#showLast(), { signal });
-    this.#drag(host, strip);
-    host.addEventListener('keydown', (event) => this.#key(event), { signal });
+    handle(host, strip, { signal, oldest: () => this.#showOldest() });
     return { strip, words: part(host, 'words'), jump };
-  }
-
-  /**
-   * Dragging a chart looks back.
-   * @param {HTMLElement} host
-   * @param {Strip} strip
-   */
-  #drag(host, strip) {
-    const { signal } = this.end;
-    let from = NaN;
-    let right = 0;
-    host.addEventListener(
-      'pointerdown',
-      (event) => {
-        if (event.button !== 0 || (event.target instanceof Element && event.target.closest('button'))) return;
-        from = event.clientX;
-        right = this.view.right;
-        host.setPointerCapture(event.pointerId);
-      },
-      { signal },
-    );
-    host.addEventListener(
-      'pointermove',
-      (event) => {
-        if (Number.isNaN(from) || Math.abs(event.clientX - from) < 3) return;
-        this.view.show(right - ((event.clientX - from) / strip.plotWidth) * this.view.windowMs);
-      },
-      { signal },
-    );
-    const release = () => {
-      from = NaN;
-    };
-    host.addEventListener('pointerup', release, { signal });
-    host.addEventListener('pointercancel', release, { signal });
-    host.addEventListener(
-      'wheel',
-      (event) => {
-        if (Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
-        event.preventDefault();
-        this.view.pan((event.deltaX / strip.plotWidth) * this.view.windowMs);
-      },
-      { signal, passive: false },
-    );
-  }
-
-  /** @param {KeyboardEvent} event on a chart */
-  #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target instanceof Element && event.target.closest('button')) return;
-    const { view } = this;
-    const step = view.windowMs * (event.shiftKey ? 5 : 1) * KEY_PAN;
-    /** @type {Record<string, () => void>} */
-    const keys = {
-      ' ': () => view.toggle(),
-      ArrowLeft: () => view.pan(-step),
-      ArrowRight: () => view.pan(step),
-      '+': () => view.zoom(-1),
-      '=': () => view.zoom(-1),
-      '-': () => view.zoom(1),
-      Home: () => this.#showOldest(),
-      End: () => view.live(),
-    };
-    const act = keys[event.key];
-    if (!act) return;
-    event.preventDefault();
-    act();
   }
 
   #tools() {
@@ -312,7 +244,7 @@ export class NumbersCard {
     if (Number.isFinite(newest)) this.view.show(newest + this.series.skew + this.view.windowMs * 0.05);
   }
 
-  async #showOldest() {
+  #showOldest() {
     const oldest = this.series.length ? this.series.oldest : this.fallback;
     if (Number.isFinite(oldest)) this.view.show(oldest + this.series.skew + this.view.windowMs * 0.95);
   }
