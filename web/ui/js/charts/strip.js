@@ -61,6 +61,7 @@ export class Strip {
     this.series = series;
     this.history = history;
     this.view = view;
+    this.channels = channels;
     this.paper = paper;
     const groups = paper ? channels.map((channel) => [channel]) : [channels];
     /** @type {Lane[]} */

@@ -357,11 +357,13 @@ export class NumbersCard {
    * @param {import('../state.js').Freshness} state
    */
   #words(state) {
-    const said = this.readings.map(({ label, unit, value, stats }) =>
-      `${label}: ${value.textContent} ${unit}, ${stats.textContent}`.replaceAll('·', ','),
-    );
     const window = `${this.view.paused ? 'paused' : 'live'}, window ${duration(this.view.windowMs)}`;
-    for (const { words } of this.charts) write(words, `${this.attribute} is ${WORDS[state]}, ${window}. ${said.join('. ')}`);
+    for (const { strip, words } of this.charts) {
+      const said = this.readings
+        .filter(({ index }) => strip.channels.some((channel) => channel.index === index))
+        .map(({ label, unit, value, stats }) => `${label} ${value.textContent} ${unit}, ${stats.textContent}`);
+      write(words, `${this.attribute} is ${WORDS[state]}, ${window}. ${said.join('. ').replaceAll(' ·', ',')}`);
+    }
   }
 }
 
