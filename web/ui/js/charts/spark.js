@@ -2,6 +2,7 @@
 // The sparkline of the lobby: the recent past of one channel, without axes. Its window follows the series' rate, so
 // that an ECG shows its beats and a thermometer its hour.
 
+import { stroke } from './ink.js';
 import { fit, palette } from './palette.js';
 import { Series } from '../series.js';
 import * as clock from '../clock.js';
@@ -14,8 +15,6 @@ const MIN_WINDOW_MS = 5000;
 const MAX_WINDOW_MS = 3_600_000;
 /** Sparklines step at this pace: many small charts need no more. */
 const STEP_MS = 100;
-/** Line width in CSS pixels. */
-const LINE = 1.5;
 /** Free room above and below. */
 const INSET = 3;
 
@@ -82,9 +81,8 @@ export class Spark {
     const y = (/** @type {number} */ v) =>
       canvas.height / 2 - ((v - middle) / room) * (canvas.height / 2 - inset);
     g.strokeStyle = palette().lines[0];
-    g.lineWidth = Math.max(1, Math.round(LINE * ratio));
-    g.lineJoin = 'bevel';
-    g.beginPath();
+    const path = new Path2D();
+    let points = 0;
     const gap = series.gap;
     const perPixel = span / canvas.width;
     let before = -Infinity;
@@ -97,17 +95,18 @@ export class Spark {
       const ts = series.times[i];
       const slot = Math.floor(ts / perPixel);
       if (ts - before > gap) {
-        g.moveTo(x(ts), y(value));
+        path.moveTo(x(ts), y(value));
         least = most = value;
       } else if (slot !== column || value < least || value > most) {
         // Within a pixel column only what reaches further than before is drawn.
-        g.lineTo(x(ts), y(value));
+        path.lineTo(x(ts), y(value));
+        points += 1;
         least = slot === column ? Math.min(least, value) : value;
         most = slot === column ? Math.max(most, value) : value;
       }
       column = slot;
       before = ts;
     }
-    g.stroke();
+    stroke(g, path, points, ratio);
   }
 }

@@ -4,6 +4,7 @@
 
 import { PAPER_MM_PER_MV, PAPER_MM_PER_S, drawAxis, drawPaper, drawTimes } from './axes.js';
 import { Columns } from './columns.js';
+import { lineWidth, stroke } from './ink.js';
 import { fit, generation, palette } from './palette.js';
 import { Series } from '../series.js';
 import { View } from './view.js';
@@ -28,6 +29,9 @@ const MARGIN = 0.08;
 const FLAT_ROOM = 0.05;
 /** ECG paper is drawn while a millimetre is at least this many CSS pixels. */
 const MIN_PAPER_PX = 1.7;
+/** With fewer samples in view than this, each is a dot, of this many line widths. */
+const FEW_SAMPLES = 40;
+const DOT = 1.4;
 /** On paper, wandering further than this share of the lane moves the baseline. */
 const PAPER_DRIFT = 0.35;
 
@@ -139,9 +143,6 @@ export class Strip {
       for (const channel of lane.channels) {
         if (this.hidden.has(channel.index)) continue;
         g.strokeStyle = g.fillStyle = colors.lines[channel.color % colors.lines.length];
-        // An integer width and bevelled joins: round joins on fractional widths are what makes canvases slow.
-        g.lineWidth = Math.max(1, Math.round(1.5 * ratio));
-        g.lineJoin = 'bevel';
         this.#drawLine(g, band, lane, channel, left, right);
       }
     });
@@ -292,20 +293,20 @@ export class Strip {
       this.#drawSamples(g, this.series, channel.index, left, right, x, y);
       return;
     }
-    g.beginPath();
+    const path = new Path2D();
     const from = Math.max(0, columns.indexOf(Math.floor(left / columns.width)) - 1);
     const end = columns.indexOf(Math.floor(right / columns.width) + 2);
     let pen = false;
     for (let i = from; i < end; i += 1) {
       const at = x((columns.slot[i] + 0.5) * columns.width);
-      if (!pen || columns.gap[i]) g.moveTo(at, y(columns.first[i]));
-      else g.lineTo(at, y(columns.first[i]));
-      g.lineTo(at, y(columns.min[i]));
-      g.lineTo(at, y(columns.max[i]));
-      g.lineTo(at, y(columns.last[i]));
+      if (!pen || columns.gap[i]) path.moveTo(at, y(columns.first[i]));
+      else path.lineTo(at, y(columns.first[i]));
+      path.lineTo(at, y(columns.min[i]));
+      path.lineTo(at, y(columns.max[i]));
+      path.lineTo(at, y(columns.last[i]));
       pen = true;
     }
-    g.stroke();
+    stroke(g, path, 4 * (end - from), window.devicePixelRatio || 1);
   }
 
   /**
@@ -324,30 +325,31 @@ export class Strip {
     const { times, gap } = series;
     const from = Math.max(0, series.indexOf(left) - 1);
     const end = Math.min(series.length, series.indexOf(right) + 1);
-    const dot = g.lineWidth * 1.4;
+    const ratio = window.devicePixelRatio || 1;
+    const dot = lineWidth(ratio) * DOT;
     const dots = [];
     let before = -Infinity;
     let run = 0;
     let last = 0;
-    g.beginPath();
+    const path = new Path2D();
     for (let i = from; i < end; i += 1) {
       const value = values[i];
       if (Number.isNaN(value)) continue;
       if (times[i] - before > gap) {
         if (run === 1) dots.push(last);
-        g.moveTo(x(times[i]), y(value));
+        path.moveTo(x(times[i]), y(value));
         run = 1;
       } else {
-        g.lineTo(x(times[i]), y(value));
+        path.lineTo(x(times[i]), y(value));
         run += 1;
       }
       before = times[i];
       last = i;
     }
     if (run === 1) dots.push(last);
-    g.stroke();
+    stroke(g, path, end - from, ratio);
     // At a slow rate each sample is worth seeing as such.
-    if (end - from < 40) for (let i = from; i < end; i += 1) if (!Number.isNaN(values[i])) dots.push(i);
+    if (end - from < FEW_SAMPLES) for (let i = from; i < end; i += 1) if (!Number.isNaN(values[i])) dots.push(i);
     for (const i of dots) {
       g.beginPath();
       g.arc(x(times[i]), y(values[i]), dot, 0, 2 * Math.PI);
