@@ -5,8 +5,10 @@
 //! no object of every sample.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where devices connect.
 pub const PATH: &str = "/api/v1/ingest/ws";
@@ -132,7 +134,7 @@ pub struct Attribute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     /// Samples a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number")]
     pub rate_hz: Option<f64>,
     /// Samples to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +194,33 @@ pub enum Value {
     Numbers(Vec<Option<f64>>),
     /// A text.
     Text(String),
+}
+
+/// A number however it is written: CBOR tells `250` from `250.0`, and devices write both.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    struct Number;
+    impl Visitor<'_> for Number {
+        type Value = Option<f64>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number")
+        }
+        fn visit_f64<E>(self, number: f64) -> Result<Option<f64>, E> {
+            Ok(Some(number))
+        }
+        fn visit_u64<E>(self, number: u64) -> Result<Option<f64>, E> {
+            Ok(Some(number as f64))
+        }
+        fn visit_i64<E>(self, number: i64) -> Result<Option<f64>, E> {
+            Ok(Some(number as f64))
+        }
+        fn visit_none<E>(self) -> Result<Option<f64>, E> {
+            Ok(None)
+        }
+        fn visit_unit<E>(self) -> Result<Option<f64>, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Number)
 }
 
 /// Writes a message as CBOR.

@@ -1,0 +1,356 @@
+//! Devices over WebSocket against a real store: what is acknowledged is kept, and bad input costs its sender alone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use ingest::ws::{Settings, WebSockets};
+use serde_json::{Value, json};
+use store::{Config, NodeName, Query, SampleTime, Store, Values};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here may take.
+const GUARD: Duration = Duration::from_secs(20);
+
+struct Node {
+    address: SocketAddr,
+    store: Store,
+    sockets: WebSockets,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+impl Node {
+    async fn start() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let store =
+            Store::open(Config::new(dir.path(), NodeName::new("a").expect("an id"))).expect("it opens");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let stop = CancellationToken::new();
+        let mut settings = Settings::new(vec![format!("ws://{address}/api/v1/ingest/ws")]);
+        change(&mut settings);
+        let sockets = WebSockets::new(store.clone(), settings, stop.clone());
+        let router = sockets.router();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, store, sockets, stop, _dir: dir }
+    }
+
+    async fn device(&self, sensor: &str) -> Device {
+        let mut device = Device::connect(self.address, false).await;
+        device.say(json!({"type": "hello", "sensor": sensor})).await;
+        assert_eq!(device.hear().await["type"], "welcome");
+        device
+    }
+
+    fn held(&self, sensor: &str, attribute: &str) -> Vec<(f64, f64)> {
+        let Some(series) = self.store.find(sensor, attribute) else { return Vec::new() };
+        let samples = series.read(&Query::newest(usize::MAX));
+        let Values::Numbers { channels: 1, flat } = samples.values else { panic!("one channel") };
+        samples.times.iter().map(|time| time.millis()).zip(flat).collect()
+    }
+
+    /// Awaits that all connections but `count` have ended.
+    async fn has_connections(&self, count: usize) {
+        let fewer = async {
+            while self.sockets.connections() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(GUARD, fewer).await.expect("connections end");
+    }
+}
+
+struct Device {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    cbor: bool,
+}
+
+impl Device {
+    async fn connect(address: SocketAddr, cbor: bool) -> Self {
+        let mut request =
+            format!("ws://{address}/api/v1/ingest/ws").into_client_request().expect("a request");
+        if cbor {
+            let protocol = "sensorium.cbor".parse().expect("a header");
+            request.headers_mut().insert("sec-websocket-protocol", protocol);
+        }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.expect("it connects");
+        Self { socket, cbor }
+    }
+
+    async fn say(&mut self, message: Value) {
+        let message = if self.cbor {
+            Message::binary(ingest::wire::message::to_cbor(&message))
+        } else {
+            Message::text(message.to_string())
+        };
+        self.send(message).await;
+    }
+
+    async fn send(&mut self, message: Message) {
+        self.socket.send(message).await.expect("it is sent");
+    }
+
+    async fn hear(&mut self) -> Value {
+        match timeout(GUARD, self.socket.next())
+            .await
+            .expect("in time")
+            .expect("not closed")
+            .expect("no error")
+        {
+            Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            Message::Binary(bytes) => ingest::wire::message::from_cbor(&bytes).expect("CBOR"),
+            other => panic!("{other:?} instead of a message"),
+        }
+    }
+
+    async fn hear_close(&mut self) -> u16 {
+        loop {
+            match timeout(GUARD, self.socket.next()).await.expect("in time") {
+                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("{other:?} instead of a close"),
+            }
+        }
+    }
+}
+
+fn one(seq: u64, ts: f64, value: impl Into<Value>) -> Value {
+    json!({"type": "samples", "seq": seq, "samples": [{"attribute": "a", "ts": ts, "value": value.into()}]})
+}
+
+#[tokio::test]
+async fn both_formats_store_both_forms_and_acknowledge_what_is_kept() {
+    let node = Node::start().await;
+    for (sensor, cbor) in [("json", false), ("cbor", true)] {
+        let mut device = Device::connect(node.address, cbor).await;
+        let attributes = json!({"ecg": {"kind": "ecg", "rate_hz": 250, "keep": 5000}});
+        device
+            .say(json!({"type": "hello", "sensor": sensor, "name": "Chest strap", "attributes": attributes}))
+            .await;
+        let welcome = device.hear().await;
+        assert_eq!((welcome["type"].as_str(), welcome["node"].as_str()), (Some("welcome"), Some("a")));
+        let limits = json!({"max_frame_bytes": 1_048_576, "max_samples_per_frame": 10_000});
+        assert_eq!(welcome["limits"], limits);
+        device
+            .say(json!({"type": "samples", "seq": 1, "attribute": "ecg", "ts": 1_763_661_600_000.5,
+                "interval_ms": 2.778, "values": [0.11, 0.12, -0.145]}))
+            .await;
+        assert_eq!(device.hear().await, json!({"type": "ack", "seq": 1, "copies": 1}));
+        let expected =
+            [(1_763_661_600_000.5, 0.11), (1_763_661_600_003.278, 0.12), (1_763_661_600_006.056, -0.145)];
+        assert_eq!(node.held(sensor, "ecg"), expected);
+        let other = format!("{sensor}-other");
+        device
+            .say(json!({"type": "samples", "seq": 2, "sensor": other, "samples": [
+                {"attribute": "t", "ts": 5, "value": 21.5}, {"attribute": "t", "ts": 4, "value": 21},
+                {"attribute": "u", "value": 1}, {"sensor": sensor, "attribute": "t", "ts": 9, "value": 3}]}))
+            .await;
+        assert_eq!(device.hear().await["seq"], 2);
+        assert_eq!(node.held(&other, "t"), [(4.0, 21.0), (5.0, 21.5)]);
+        assert_eq!(node.held(sensor, "t"), [(9.0, 3.0)]);
+        assert_eq!(node.held(&other, "u").len(), 1);
+        let view = node.store.sensor(sensor).expect("it is known");
+        assert!(view.online && view.name.as_deref() == Some("Chest strap"));
+    }
+}
+
+#[tokio::test]
+async fn every_bad_frame_gets_its_code_and_the_neighbour_does_not_notice() {
+    let node = Node::start().await;
+    let mut neighbour = node.device("neighbour").await;
+    let mut device = node.device("bad").await;
+    device.say(one(1, 1.0, 1.0)).await;
+    assert_eq!(device.hear().await["type"], "ack");
+    let ahead = SampleTime::now().millis() + 3_600_000.0;
+    let many: Vec<Value> = (0..10_001).map(|i| json!({"attribute": "a", "ts": i, "value": 0})).collect();
+    let long = "x".repeat(129);
+    let bad = [
+        (one(0, 2.0, "hot"), "value_not_a_number"),
+        (one(0, 2.0, json!([1, "x"])), "value_not_a_number"),
+        (one(0, 2.0, true), "value_not_a_number"),
+        (one(0, 2.0, json!([null, null])), "value_not_a_number"),
+        (one(0, 2.0, json!(vec![0; 17])), "too_many_channels"),
+        (one(0, ahead, 1.0), "time_in_future"),
+        (one(0, 1e300, 1.0), "bad_time"),
+        (json!({"samples": [{"attribute": "a", "ts": "noon", "value": 1}]}), "bad_time"),
+        (json!({"samples": [{"attribute": "", "value": 1}]}), "bad_id"),
+        (json!({"samples": [{"attribute": long, "value": 1}]}), "bad_id"),
+        (json!({"samples": [{"attribute": "a/b", "value": 1}]}), "bad_id"),
+        (json!({"sensor": "ä", "samples": [{"attribute": "a", "value": 1}]}), "bad_id"),
+        (json!({"samples": many}), "too_many_samples"),
+        (json!({"samples": []}), "no_samples"),
+        (json!({"samples": 5}), "bad_json"),
+        (json!({"samples": [{"attribute": "t", "value": "x".repeat(4097)}]}), "text_too_long"),
+        // A good sample before a bad one is not taken either.
+        (
+            json!({"samples": [{"attribute": "a", "ts": 77, "value": 1}, {"attribute": "a", "ts": 78, "value": "x"}]}),
+            "value_not_a_number",
+        ),
+    ];
+    let mut seq = 1;
+    for (round, (mut frame, code)) in bad.into_iter().enumerate() {
+        seq += 1;
+        frame["type"] = "samples".into();
+        frame["seq"] = seq.into();
+        device.say(frame).await;
+        let error = device.hear().await;
+        let told = (error["type"].as_str(), error["seq"].as_u64(), error["code"].as_str());
+        assert_eq!(told, (Some("error"), Some(seq), Some(code)), "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{error}");
+        neighbour.say(one(round as u64 + 1, round as f64, 2.5)).await;
+        assert_eq!(neighbour.hear().await, json!({"type": "ack", "seq": round + 1, "copies": 1}));
+    }
+    // What is no frame of samples uses no number.
+    for (text, code) in [
+        ("not json", "bad_json"),
+        (r#"{"type":"samples","samples":[]}"#, "malformed"),
+        (r#"{"type":"dance"}"#, "malformed"),
+        (r#"{"type":"hello","sensor":"a/b"}"#, "bad_id"),
+        (r#"{"type":"hello","sensor":"s","attributes":{"a":{"kind":"warp"}}}"#, "unknown_kind"),
+        (r#"{"type":"hello","sensor":"bad","attributes":{"a":{"kind":"imu"}}}"#, "kind_conflict"),
+        (r#"{"type":"hello","sensor":"s","attributes":{"a":{"keep":0}}}"#, "bad_keep"),
+    ] {
+        device.send(Message::text(text)).await;
+        let error = device.hear().await;
+        assert_eq!((error["type"].as_str(), error["code"].as_str()), (Some("error"), Some(code)), "{error}");
+        assert_eq!(error.get("seq"), None);
+    }
+    let huge = r#"{"type":"samples","seq":19,"samples":[{"attribute":"a","value":1e999}]}"#;
+    device.send(Message::text(huge)).await;
+    assert_eq!(device.hear().await["seq"], 19);
+    device.send(Message::binary(vec![1, 2, 3])).await;
+    assert_eq!(device.hear().await["code"], "bad_frame");
+    device.say(one(21, 3.0, 1.0)).await;
+    let gap = device.hear().await;
+    assert_eq!((gap["seq"].as_u64(), gap["code"].as_str()), (Some(21), Some("seq_gap")));
+    // And the connection goes on.
+    device.say(one(20, 4.0, 4.0)).await;
+    assert_eq!(device.hear().await, json!({"type": "ack", "seq": 20, "copies": 1}));
+    assert_eq!(node.held("bad", "a"), [(1.0, 1.0), (4.0, 4.0)]);
+    assert_eq!(node.held("neighbour", "a").len(), 17);
+    let ledger = node.store.ledger("bad").expect("it is known");
+    assert_eq!(ledger.stored, 2);
+    assert_eq!(ledger.refused["too_many_samples"], 10_001);
+    assert_eq!(ledger.received, ledger.stored + ledger.refused.values().sum::<u64>());
+    drop((device, neighbour));
+    node.has_connections(0).await;
+    assert!(!node.store.sensor("bad").expect("it is known").online);
+}
+
+#[tokio::test]
+async fn cbor_that_is_none_or_not_finite_is_refused() {
+    let node = Node::start().await;
+    let mut device = Device::connect(node.address, true).await;
+    device.say(json!({"type": "hello", "sensor": "s"})).await;
+    assert_eq!(device.hear().await["type"], "welcome");
+    device.send(Message::binary(vec![0xff, 0x00])).await;
+    assert_eq!(device.hear().await["code"], "bad_cbor");
+    for (seq, number) in [(1, f64::NAN), (2, f64::INFINITY), (3, f64::NEG_INFINITY)] {
+        let mut bytes = ingest::wire::message::to_cbor(&one(seq, 1.0, 0.1));
+        let at = bytes.windows(8).position(|bytes| bytes == 0.1f64.to_be_bytes()).expect("the value");
+        bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
+        device.send(Message::binary(bytes)).await;
+        let error = device.hear().await;
+        assert_eq!((error["seq"].as_u64(), error["code"].as_str()), (Some(seq), Some("value_not_a_number")));
+    }
+    device.say(one(4, 1.0, 0.5)).await;
+    assert_eq!(device.hear().await["type"], "ack");
+}
+
+#[tokio::test]
+async fn samples_come_after_hello() {
+    let node = Node::start().await;
+    let mut device = Device::connect(node.address, false).await;
+    device.say(one(1, 1.0, 1.0)).await;
+    let error = device.hear().await;
+    assert_eq!((error["seq"].as_u64(), error["code"].as_str()), (Some(1), Some("hello_expected")));
+    device.say(json!({"type": "hello", "sensor": "s"})).await;
+    assert_eq!(device.hear().await["type"], "welcome");
+    device.say(one(2, 1.0, 1.0)).await;
+    assert_eq!(device.hear().await, json!({"type": "ack", "seq": 2, "copies": 1}));
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_large_closes_the_connection() {
+    let node = Node::start().await;
+    let mut neighbour = node.device("neighbour").await;
+    for bytes in [(1 << 20) + 1, 2 << 20] {
+        let mut device = node.device("large").await;
+        device.send(Message::text("x".repeat(bytes))).await;
+        assert_eq!(device.hear_close().await, 1009);
+    }
+    neighbour.say(one(1, 1.0, 1.0)).await;
+    assert_eq!(neighbour.hear().await["type"], "ack");
+    drop(neighbour);
+    node.has_connections(0).await;
+}
+
+#[tokio::test]
+async fn silence_ends_a_connection_before_hello_after_it_and_within_a_frame() {
+    let node = Node::with(|settings| {
+        settings.hello_within = Duration::from_millis(200);
+        settings.silence = Duration::from_millis(400);
+    })
+    .await;
+    let mut mute = Device::connect(node.address, false).await;
+    assert_eq!(mute.hear_close().await, 1000);
+    let mut silent = node.device("s").await;
+    assert_eq!(silent.hear_close().await, 1000);
+    // Half a frame: its header promises 100 bytes, 10 come.
+    let mut half = node.device("half").await;
+    let MaybeTlsStream::Plain(stream) = half.socket.get_mut() else { panic!("plain TCP") };
+    stream.write_all(&[0x81, 0x80 | 100, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).await.expect("it is sent");
+    assert_eq!(half.hear_close().await, 1000);
+    drop((mute, silent, half));
+    node.has_connections(0).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_stepped_back_is_told() {
+    let node = Node::start().await;
+    let mut device = node.device("s").await;
+    let spaced = |seq: u64, ts: u64, count: usize| json!({"type": "samples", "seq": seq, "attribute": "a", "ts": ts, "interval_ms": 1, "values": vec![1; count]});
+    device.say(spaced(1, 1_000_000, 1000)).await;
+    assert_eq!(device.hear().await["type"], "ack");
+    device.say(spaced(2, 10, 100)).await;
+    let (mut notice, mut ack) = (false, false);
+    for _ in 0..2 {
+        let message = device.hear().await;
+        notice |= message["code"] == "clock_stepped";
+        ack |= message["seq"] == 2;
+    }
+    assert!(notice && ack);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_tells_its_devices_where_to_go() {
+    let node = Node::start().await;
+    let mut device = node.device("s").await;
+    device.say(one(1, 1.0, 1.0)).await;
+    assert_eq!(device.hear().await["type"], "ack");
+    node.stop.cancel();
+    let last = device.hear().await;
+    assert_eq!(last["type"], "reconnect");
+    assert_eq!(last["nodes"][0], format!("ws://{}/api/v1/ingest/ws", node.address));
+    assert_eq!(device.hear_close().await, 1001);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_answered_503() {
+    let node = Node::with(|settings| settings.max_connections = 1).await;
+    let _device = node.device("s").await;
+    let refused = tokio_tungstenite::connect_async(format!("ws://{}/api/v1/ingest/ws", node.address)).await;
+    assert!(refused.expect_err("it is full").to_string().contains("503"));
+}
