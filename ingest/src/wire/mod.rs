@@ -4,3 +4,5 @@ pub mod message;
 pub mod read;
 pub mod rows;
 pub mod scan;
+pub mod senml;
+pub mod topic;

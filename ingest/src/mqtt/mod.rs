@@ -1,0 +1,30 @@
+//! MQTT 3.1.1 and 5 on one port: devices publish their samples, subscribers get everybody's, and everything else is
+//! ordinary MQTT between the clients of this node.
+//!
+//! A connection's way: `listener` takes it, `greeting` reads CONNECT, `connection` moves its bytes (`transport`) to its
+//! `desk`, where `codec` and `session` (which answers by `writer`) say what each packet asks for. Publications to `sensors/…` go to the `uplink`
+//! and from there, a whole read at a time, into the store; all others to the `hub`, which knows sessions, subscriptions
+//! (`filter`), `retained` messages and `mailbox`es. Samples for subscribers come from the store's feed (`samples`).
+//!
+//! What must not know what: `codec`, `writer`, `filter`, `session`, `mailbox` and `retained` know no socket, no store and no
+//! clock; only `connection` waits.
+
+mod codec;
+mod connection;
+mod counters;
+mod desk;
+mod filter;
+mod greeting;
+mod hub;
+mod listener;
+mod mailbox;
+mod retained;
+mod samples;
+mod session;
+mod transport;
+mod uplink;
+mod writer;
+
+pub use counters::{Counter, Counters};
+pub use hub::Hub;
+pub use listener::{Settings, serve};
