@@ -4,16 +4,17 @@
 //! in the same run, on the same disk.
 
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use benches::figures::{Run, quantile, summarise};
+use benches::process::Process;
+use benches::samples::{batch, series, store as open};
 use clap::Parser;
-use store::{
-    Attribute, Batch, Config, NodeName, Query, SampleTime, SensorId, Series, Shape, Store, Times, Values,
-};
+use store::{Query, Series, Store};
 
 /// Drives the store and prints a line of figures a measurement.
 #[derive(Parser)]
@@ -45,7 +46,6 @@ struct Options {
 }
 
 const RECOVERED_SAMPLES: usize = 10_000_000;
-const START: i64 = 1_763_661_600_000_000;
 
 fn main() -> std::io::Result<()> {
     let options = Options::parse();
@@ -69,66 +69,28 @@ fn main() -> std::io::Result<()> {
         if !wanted(name) {
             continue;
         }
-        let mut figures: Vec<Vec<(&str, f64)>> = Vec::new();
+        let mut figures: Vec<Run> = Vec::new();
         for _ in 0..options.runs {
             let _ = std::fs::remove_dir_all(&options.dir);
             std::fs::create_dir_all(&options.dir)?;
             figures.push(measure(&options, &runtime));
         }
-        for (index, (label, _)) in figures[0].iter().enumerate() {
-            let mut values: Vec<f64> = figures.iter().map(|run| run[index].1).collect();
-            values.sort_by(f64::total_cmp);
-            let (least, median, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
-            writeln!(out, "{name:9} {label:44} median {median:14.2}   from {least:14.2} to {most:14.2}")?;
+        for summary in summarise(&figures) {
+            writeln!(out, "{name:9} {summary}")?;
         }
     }
     Ok(())
 }
 
-type Measure = fn(&Options, &tokio::runtime::Runtime) -> Vec<(&'static str, f64)>;
+type Measure = fn(&Options, &tokio::runtime::Runtime) -> Run;
 
 /// CPU seconds that this process has used.
 fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-/// Resident bytes of this process.
-fn resident() -> f64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(0.0) * 4096.0
-}
-
-fn open(dir: &Path, keep: usize) -> Store {
-    let mut config = Config::new(dir, NodeName::new("bench").expect("an id"));
-    config.keep = keep;
-    Store::open(config).expect("the store opens")
-}
-
-fn series(store: &Store, count: usize) -> Vec<Series> {
-    let attribute = Attribute::new("value").expect("an id");
-    let named = |index| SensorId::new(&format!("sensor-{index}")).expect("an id");
-    (0..count)
-        .map(|index| store.series(&named(index), &attribute, Shape::Numbers(1)).expect("a series"))
-        .collect()
-}
-
-/// Batch `round` of a series: regular times, values of a noisy sine with three decimals as sensors give them.
-fn batch(series: &Series, round: usize, size: usize) -> Batch {
-    let first = (round * size) as i64;
-    let times = (0..size as i64).map(|index| SampleTime(START + (first + index) * 4000)).collect();
-    let value = |index: i64| {
-        let noise = (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54;
-        ((index as f64 / 40.0).sin() * 1000.0 + noise as f64).round() / 1000.0
-    };
-    let flat = (0..size as i64).map(|index| value(first + index)).collect();
-    Batch { series: series.clone(), times: Times::At(times), values: Values::Numbers { channels: 1, flat } }
+    Process::this().cpu().expect("Linux tells of a process that runs")
 }
 
 /// Raw append + fdatasync of 9 bytes a sample, at 1000 and at 10 000 samples a batch.
-fn raw(options: &Options, _: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn raw(options: &Options, _: &tokio::runtime::Runtime) -> Run {
     let mut rates = Vec::new();
     for (label, size) in [("samples/s at 1000 a batch", 1000), ("samples/s at 10000 a batch", 10_000)] {
         let mut file = std::fs::File::create(options.dir.join("raw")).expect("a file");
@@ -144,7 +106,7 @@ fn raw(options: &Options, _: &tokio::runtime::Runtime) -> Vec<(&'static str, f64
 }
 
 /// As fast as it goes: tasks that append and keep 16 batches each on their way.
-fn unpaced(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn unpaced(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
     let store = open(&options.dir, 1000);
     let all = Arc::new(series(&store, options.series));
     let stop = Arc::new(AtomicBool::new(false));
@@ -198,7 +160,7 @@ fn unpaced(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'stati
 }
 
 /// At a fixed rate, every append with its acknowledgement timed.
-fn paced(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn paced(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
     let store = open(&options.dir, 1000);
     let all = series(&store, options.series);
     let (began, cpu_before) = (Instant::now(), cpu());
@@ -206,7 +168,7 @@ fn paced(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static 
     let stats = store.stats();
     let seconds = began.elapsed().as_secs_f64();
     latencies.sort_unstable();
-    let at = |quantile: f64| latencies[((latencies.len() - 1) as f64 * quantile) as usize] as f64 / 1000.0;
+    let at = |part: f64| quantile(&latencies, part) / 1000.0;
     vec![
         ("samples/s", sent as f64 / seconds),
         ("% of one core (with the generator)", (cpu() - cpu_before) / seconds * 100.0),
@@ -256,7 +218,7 @@ async fn drive(
 }
 
 /// The newest 100 of a series, inside the store, while others write.
-fn reads(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn reads(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
     let store = open(&options.dir, 1000);
     let all = series(&store, options.series);
     let stop = Arc::new(AtomicBool::new(false));
@@ -280,7 +242,7 @@ fn reads(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static 
     stop.store(true, Ordering::Relaxed);
     let mut nanos = reader.join().expect("no panic");
     nanos.sort_unstable();
-    let at = |quantile: f64| nanos[((nanos.len() - 1) as f64 * quantile) as usize] as f64 / 1000.0;
+    let at = |part: f64| quantile(&nanos, part) / 1000.0;
     vec![
         ("newest 100, p50 µs", at(0.5)),
         ("newest 100, p99 µs", at(0.99)),
@@ -289,7 +251,7 @@ fn reads(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static 
 }
 
 /// 10 M samples held by a process that is killed; then the time to open what it left.
-fn recovery(options: &Options, _: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn recovery(options: &Options, _: &tokio::runtime::Runtime) -> Run {
     let program = std::env::current_exe().expect("this program has a path");
     let mut child = Command::new(program)
         .args(["--fill", "--series", &options.series.to_string(), "--dir"])
@@ -333,7 +295,8 @@ fn fill(options: &Options, runtime: &tokio::runtime::Runtime, samples: usize) {
 }
 
 /// What a sample and a series cost in memory.
-fn memory(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn memory(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
+    let resident = || Process::this().resident().expect("Linux tells of a process that runs");
     let before = resident();
     let keep = 10_000;
     let store = open(&options.dir, keep);
@@ -354,7 +317,7 @@ fn memory(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static
 }
 
 /// File size after 5 and after 20 turnovers of every ring.
-fn bounded(options: &Options, runtime: &tokio::runtime::Runtime) -> Vec<(&'static str, f64)> {
+fn bounded(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
     let store = open(&options.dir, 10_000);
     let all = series(&store, options.series);
     let mut sizes = Vec::new();
