@@ -1,1 +1,27 @@
-//! Simulated devices.
+//! Simulated devices for Sensorium.
+//!
+//! | module | what lives there | what it must not know |
+//! |---|---|---|
+//! | [`signals`] | plausible measurements, a pure function of their seed | sockets, the clock of the machine |
+//! | [`fleet`] | scenarios of many devices, run in real time | how a frame is written |
+//! | [`replay`] | recordings in CSV, sent as if they were measured | how a frame is written |
+//! | [`client`] | what a device keeps until it is acknowledged; WebSocket and MQTT | where samples come from |
+//! | [`batch`], [`tally`], [`acks`] | one frame's samples; what was counted; the log of acknowledgements | |
+//!
+//! A sample is *sent* once and *acked* once, whatever happens to connections in between; what is sent again after a
+//! reconnect has the same times and values.
+
+pub mod acks;
+pub mod batch;
+pub mod client;
+pub mod duration;
+pub mod fleet;
+pub mod replay;
+pub mod signals;
+pub mod tally;
+
+/// Microseconds since 1970 by this machine's clock.
+pub fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,2 +1,238 @@
-//! Simulated devices.
-fn main() {}
+//! `firmware-sim`: devices that are not there.
+//!
+//! Exit codes: 0 everything was acknowledged; 1 something was not, or it could not start (the reason is on standard error);
+//! 2 wrong usage.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use firmware_sim::client::Transport;
+use firmware_sim::fleet::{self, MAX_SENSORS, Scenario};
+use firmware_sim::replay::{self, Speed};
+use firmware_sim::{duration, tally::Summary};
+
+/// Where a node listens that was started without options.
+const DEFAULT_URL: &str = "ws://127.0.0.1:4000";
+
+const TIMES: &str = "\
+Times, which the file counts in milliseconds from wherever it likes:
+  --speed 1                  the first row is now, and the others keep their distance from it
+  --speed max --from-now     the last row is now
+  --speed max                the file's own times, taken as milliseconds since 1970
+
+Without --attribute each column is an attribute of kind number, named like the column, with the part after the last `_`
+as its unit: `ecg_mlii_mV` is in mV. Over MQTT rows go as arrays of {\"ts\",\"value\"} to sensors/SENSOR/ATTRIBUTE.
+The summary is on standard output; gaps are samples that no node has acknowledged.";
+
+/// Simulated devices: they keep what is not acknowledged, and move to another node by themselves.
+#[derive(Debug, Parser)]
+#[command(name = "firmware-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A fleet of devices with plausible signals, in real time.
+    Run(RunArgs),
+    /// A recording, sent as if it were measured.
+    #[command(after_help = TIMES)]
+    Replay(ReplayArgs),
+}
+
+/// What both commands need to reach a node.
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// A node, over WebSocket; may be repeated [default: ws://127.0.0.1:4000].
+    #[arg(long, value_name = "URL")]
+    url: Vec<String>,
+    /// A node, over MQTT with QoS 1; may be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    mqtt: Vec<String>,
+    /// CBOR instead of JSON over WebSocket.
+    #[arg(long)]
+    cbor: bool,
+    /// Device token, for nodes with authentication.
+    #[arg(long, env = "SENSORIUM_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Give up when nothing was acknowledged for so long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    patience: Duration,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// How many devices.
+    #[arg(long, default_value_t = 10, value_parser = sensors)]
+    sensors: usize,
+    /// Which devices: wearables, building, machines or mixed.
+    #[arg(long, default_value = "mixed")]
+    scenario: Scenario,
+    /// Same seed, same measurements.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long they measure.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+    duration: Duration,
+    /// Write the counts of every device to a file.
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SpeedArg {
+    #[value(name = "1")]
+    Real,
+    #[value(name = "max")]
+    Max,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// The recording: `ts_ms`, then a column per channel.
+    #[arg(value_name = "FILE.csv")]
+    file: PathBuf,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// As which sensor.
+    #[arg(long, value_name = "ID")]
+    sensor: String,
+    /// All columns are channels of this attribute.
+    #[arg(long, value_name = "NAME")]
+    attribute: Option<String>,
+    /// Of this kind, such as ecg or imu [default: number].
+    #[arg(long, value_name = "KIND", requires = "attribute")]
+    kind: Option<String>,
+    /// With the file's spacing, or as fast as the node acknowledges.
+    #[arg(long, default_value = "1")]
+    speed: SpeedArg,
+    /// The last row is now (see below).
+    #[arg(long)]
+    from_now: bool,
+    /// Only so much of the recording, from its start.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    duration: Option<Duration>,
+    /// Append a line `attribute ts_first ts_last count` for every acknowledged frame.
+    #[arg(long, value_name = "FILE")]
+    acks: Option<PathBuf>,
+}
+
+fn sensors(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=MAX_SENSORS) => Ok(count),
+        _ => Err(format!("not a number from 1 to {MAX_SENSORS}")),
+    }
+}
+
+impl NodeArgs {
+    fn transports(&self) -> Vec<Transport> {
+        let websocket = |urls: Vec<String>| Transport::WebSocket { urls, cbor: self.cbor };
+        let mut all = Vec::new();
+        if !self.url.is_empty() {
+            all.push(websocket(self.url.clone()));
+        }
+        if !self.mqtt.is_empty() {
+            all.push(Transport::Mqtt { addresses: self.mqtt.clone() });
+        }
+        if all.is_empty() {
+            all.push(websocket(vec![DEFAULT_URL.to_owned()]));
+        }
+        all
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run(args).await,
+        Command::Replay(args) => replay(args).await,
+    };
+    match outcome.and_then(|summary| finish(&summary)) {
+        Ok(code) => code,
+        Err(reason) => {
+            eprintln!("firmware-sim: {reason}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn finish(summary: &Summary) -> Result<ExitCode, String> {
+    for (complaint, count) in &summary.complaints {
+        eprintln!("{count} x {complaint}");
+    }
+    writeln!(io::stdout(), "{summary}").map_err(|error| format!("cannot write the summary: {error}"))?;
+    Ok(ExitCode::from(u8::from(!summary.complete())))
+}
+
+async fn run(args: RunArgs) -> Result<Summary, String> {
+    let transports = args.node.transports();
+    let options = fleet::Options {
+        transports,
+        sensors: args.sensors,
+        scenario: args.scenario,
+        seed: args.seed,
+        duration: args.duration,
+        patience: args.node.patience,
+        token: args.node.token,
+        progress: true,
+    };
+    let report = fleet::run(options).await.map_err(|error| format!("address {error}"))?;
+    if let Some(path) = args.report {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+        std::fs::write(&path, text + "\n")
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(report.total)
+}
+
+async fn replay(args: ReplayArgs) -> Result<Summary, String> {
+    let mut transports = args.node.transports();
+    if transports.len() > 1 {
+        return Err("a replay is one device: give --url or --mqtt, not both".to_owned());
+    }
+    let options = replay::Options {
+        attribute: args.attribute,
+        kind: args.kind,
+        speed: match args.speed {
+            SpeedArg::Real => Speed::Real,
+            SpeedArg::Max => Speed::Max,
+        },
+        from_now: args.from_now,
+        duration: args.duration,
+        acks: args.acks,
+        patience: args.node.patience,
+        token: args.node.token,
+        progress: true,
+        ..replay::Options::new(args.file, args.sensor, transports.remove(0))
+    };
+    replay::replay(options).await.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together_and_says_what_now_is() {
+        Cli::command().debug_assert();
+        let help = Cli::command().find_subcommand_mut("replay").unwrap().render_long_help().to_string();
+        assert!(help.contains("--speed max --from-now     the last row is now"));
+    }
+
+    #[test]
+    fn without_an_address_it_is_the_node_next_door() {
+        let cli = Cli::try_parse_from(["firmware-sim", "run"]).unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert!(
+            matches!(&args.node.transports()[..], [Transport::WebSocket { urls, .. }] if urls == &[DEFAULT_URL])
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! Connections that fail midway, of both kinds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firmware_sim::batch::Batch;
+use firmware_sim::client::{Client, ClientOptions, Device, GaveUp, Transport};
+use firmware_sim::fleet::{self, Scenario};
+use firmware_sim::tally::{Summary, Tally};
+use ingest::wire::message::Value;
+use tokio::time::timeout;
+
+use super::broker::Broker;
+use super::node::{Node, Script};
+
+/// A guard against hanging; nothing waits for it to pass.
+const GUARD: Duration = Duration::from_secs(30);
+
+fn options(transport: Transport) -> ClientOptions {
+    ClientOptions { transport, first: 0, patience: GUARD, acks: None, seed: 1, token: None }
+}
+
+fn websocket(urls: &[&str], cbor: bool) -> ClientOptions {
+    options(Transport::WebSocket { urls: urls.iter().map(ToString::to_string).collect(), cbor })
+}
+
+/// Sends `frames` frames of three samples each.
+async fn send(frames: i64, options: ClientOptions) -> (Summary, Result<(), GaveUp>) {
+    let tally = Arc::new(Tally::default());
+    let device = Device { sensor: "s".into(), ..Device::default() };
+    let client = Client::start(device, options, Arc::clone(&tally)).unwrap();
+    let sending = async {
+        for frame in 0..frames {
+            let time = |at| 1_763_661_600_000_000 + frame * 10_000 + at * 3_333;
+            let value = |at| Value::Number((frame * 3 + at) as f64 / 7.0);
+            let samples = (0..3).map(|at| (time(at), value(at))).collect();
+            client.send(Batch { attribute: "a".into(), samples }).await?;
+        }
+        client.finish().await
+    };
+    let outcome = timeout(GUARD, sending).await.expect("it ends");
+    (tally.summary(), outcome)
+}
+
+#[tokio::test]
+async fn everything_is_acknowledged_after_drops_and_resent_as_it_was() {
+    for cbor in [false, true] {
+        let scripts = [Script::DropAfter(7), Script::NoWelcome, Script::DropAfter(20), Script::MoveAfter(5)];
+        let node = Node::start(&scripts).await;
+        let (summary, outcome) = send(300, websocket(&[&node.url], cbor)).await;
+        assert_eq!(outcome, Ok(()));
+        assert_eq!((summary.made, summary.sent, summary.acked), (900, 900, 900));
+        assert_eq!((summary.gaps, summary.refused, summary.connections), (0, 0, 4), "{summary:?}");
+        assert!(summary.resent > 0);
+        assert_eq!(node.samples().len(), 900);
+        let seen = node.seen.lock().unwrap();
+        assert_eq!(seen.hellos.len(), 5);
+        assert!(seen.frames.iter().any(|frame| frame.connection == 4));
+        let first = seen.frames.iter().find(|frame| frame.connection == 2).unwrap();
+        let lost = seen.frames.iter().find(|frame| (frame.connection, frame.seq) == (0, 6)).unwrap();
+        assert_eq!(first.samples, lost.samples, "the oldest that was not acknowledged comes first");
+        let came: usize = seen.frames.iter().map(|frame| frame.samples.len()).sum();
+        assert!(came as u64 <= summary.sent + summary.resent);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_node_is_left_for_another() {
+    let gone = Node::start(&[]).await.url.clone();
+    let (alive, mute) = (Node::start(&[]).await, Node::start(&[Script::NoWelcome; 50]).await);
+    let (summary, outcome) = send(10, websocket(&[&gone, &mute.url, &alive.url], false)).await;
+    assert_eq!((outcome, summary.acked, summary.resent), (Ok(()), 30, 0));
+    assert_eq!(alive.samples().len(), 30);
+}
+
+#[tokio::test]
+async fn a_refused_frame_is_counted_and_not_sent_again() {
+    let node = Node::start(&[Script::Refuse(3)]).await;
+    let (summary, outcome) = send(10, websocket(&[&node.url], false)).await;
+    assert_eq!((outcome, summary.acked, summary.refused, summary.gaps), (Ok(()), 27, 3, 3));
+    assert!(!summary.complete());
+    assert_eq!(summary.complaints.get("refused: value_not_a_number: m"), Some(&1), "{summary:?}");
+    assert_eq!(node.seen.lock().unwrap().frames.len(), 10);
+}
+
+#[tokio::test]
+async fn a_silent_node_slows_the_producer_until_it_gives_up() {
+    let node = Node::start(&[Script::Mute]).await;
+    let patient = ClientOptions { patience: Duration::from_millis(300), ..websocket(&[&node.url], false) };
+    let (summary, outcome) = send(10_000, patient).await;
+    assert_eq!((outcome, summary.acked, summary.complete()), (Err(GaveUp), 0, false));
+    // The window, the queue before it, and the one that was on its way.
+    assert!(summary.made <= 3 * (64 + 4 + 1), "{summary:?}");
+    assert_eq!(summary.gaps, summary.made);
+}
+
+#[tokio::test]
+async fn over_mqtt_each_acknowledgement_is_for_its_own_payload() {
+    let broker = Broker::start(41).await;
+    let (summary, outcome) =
+        send(300, options(Transport::Mqtt { addresses: vec![broker.address.clone()] })).await;
+    assert_eq!(outcome, Ok(()));
+    assert_eq!((summary.made, summary.sent, summary.acked, summary.gaps), (900, 900, 900, 0), "{summary:?}");
+    assert_eq!(summary.connections, 2);
+    let seen = broker.seen.lock().unwrap();
+    let on = |connection| seen.iter().filter(move |published| published.0 == connection);
+    assert!(on(0).all(|published| published.1 == "sensors/s/a"));
+    // The even ones of the first connection were acknowledged if the answer got through; the odd ones never were.
+    for (at, published) in on(0).enumerate().filter(|(at, _)| at % 2 == 0) {
+        assert!(
+            on(1).any(|again| again.2 == published.2),
+            "publish {at} was never acknowledged nor sent again"
+        );
+    }
+    let mut payloads: Vec<_> = seen.iter().map(|published| &published.2).collect();
+    payloads.sort();
+    payloads.dedup();
+    assert_eq!(payloads.len(), 300, "sent again as it was, and nothing left out");
+}
+
+#[tokio::test]
+async fn a_fleet_introduces_every_device_and_is_acknowledged() {
+    let nodes = [Node::start(&[]).await, Node::start(&[]).await];
+    // Each of these nodes serves one connection at a time, so there are as many devices as nodes.
+    let report = timeout(
+        GUARD,
+        fleet::run(fleet::Options {
+            transports: vec![Transport::WebSocket {
+                urls: nodes.iter().map(|node| node.url.clone()).collect(),
+                cbor: false,
+            }],
+            sensors: 2,
+            scenario: Scenario::Wearables,
+            seed: 1,
+            duration: Duration::from_millis(600),
+            patience: GUARD,
+            token: None,
+            progress: false,
+        }),
+    )
+    .await
+    .expect("it ends")
+    .unwrap();
+    assert!(report.total.complete() && report.total.acked > 150, "{report:?}");
+    assert_eq!(report.sensors.len(), 2);
+    for (node, sensor) in nodes.iter().zip(["strap-1", "watch-1"]) {
+        let hello = node.seen.lock().unwrap().hellos[0].clone();
+        assert_eq!(hello["sensor"], sensor);
+        assert_eq!(hello["attributes"]["imu"]["kind"], "imu");
+        assert_eq!(hello["attributes"]["imu"]["rate_hz"], 50.0);
+    }
+    assert_eq!(nodes[0].samples().len() + nodes[1].samples().len(), report.total.acked as usize);
+}
