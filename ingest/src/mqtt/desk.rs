@@ -17,6 +17,10 @@ use super::samples::Samples;
 use super::session::{Answer, Published, Session, Step, Subscribed};
 use super::uplink::Uplink;
 
+/// Filters of one SUBSCRIBE that are looked at; the others are refused (0x97). Each may have to be held against every
+/// retained message.
+const MAX_FILTERS: usize = 128;
+
 /// How a client says goodbye.
 #[derive(Debug)]
 pub(super) struct Leaving {
@@ -65,8 +69,11 @@ impl Desk {
             Step::Publish(published) => self.publish(published),
             Step::Subscribe { pkid, filters, id } => {
                 let mut codes = Vec::with_capacity(filters.len());
-                for asked in filters {
-                    codes.push(self.subscribe(&asked, id)?);
+                for (index, asked) in filters.iter().enumerate() {
+                    codes.push(match index {
+                        0..MAX_FILTERS => self.subscribe(asked, id)?,
+                        _ => SubscribeReasonCode::QuotaExceeded,
+                    });
                 }
                 self.session.subscribed(pkid, codes, out);
             }

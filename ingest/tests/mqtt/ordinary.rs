@@ -143,6 +143,12 @@ async fn options_and_identifiers_of_version_5() {
     // Bad filters are refused one by one.
     assert_eq!(subscribe(&mut subscriber, true, "a/#/b", 0).await, 0x8f);
     assert_eq!(subscribe(&mut subscriber, true, "$share/g/sensors/#", 0).await, 0x9e);
+    // And those of one packet beyond the 128th.
+    let filters: Vec<u8> =
+        (0..130).flat_map(|index| [&text(format!("f/{index}").as_bytes())[..], &[0]].concat()).collect();
+    subscriber.send(&packet(0x82, &[&[0, 9, 0], &filters[..]].concat())).await;
+    let (_, codes) = subscriber.packet().await.unwrap();
+    assert_eq!((&codes[3..131], &codes[131..]), (&[0; 128][..], &[0x97, 0x97][..]));
     drop((publisher, subscriber));
     let mut old = Raw::connect(&node, false, "old").await;
     assert_eq!(subscribe(&mut old, false, "a+", 0).await, 0x80);
