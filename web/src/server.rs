@@ -22,11 +22,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Most connections at a time, sockets of viewers and devices included. A further one is told 503 and closed.
-pub const MAX_CONNECTIONS: usize = 20_000;
+pub const MAX_CONNECTIONS: usize = 60_000;
 /// How long a connection may take to send the head of a request, also between two requests.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(20);
 /// How long a client may read nothing of what is sent to it. Beyond it the connection is closed.
 pub const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Longest head of a request, in bytes. A longer one is answered 431.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Pause after `accept` failed for want of resources (file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection beyond [`MAX_CONNECTIONS`] is kept to tell it so.
@@ -141,6 +143,7 @@ async fn serve(io: Guarded, router: Router, head_within: Duration, stop: Cancell
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_within)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     tokio::pin!(connection);

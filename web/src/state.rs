@@ -56,13 +56,16 @@ pub struct Setup {
     pub replicas: u16,
     /// Who speaks with devices.
     pub devices: Arc<dyn Devices>,
+    /// Stops the node: [`State::stop`].
+    pub stop: CancellationToken,
 }
 
 impl Setup {
     /// A node that only this machine reaches, with neither devices nor further origins.
     pub fn alone(store: Store, addresses: Addresses) -> Self {
         let devices = Arc::new(NoDevices);
-        Self { store, addresses, allow_origins: Vec::new(), loopback: true, replicas: 3, devices }
+        let stop = CancellationToken::new();
+        Self { store, addresses, allow_origins: Vec::new(), loopback: true, replicas: 3, devices, stop }
     }
 }
 
@@ -74,7 +77,6 @@ struct Inner {
     setup: Setup,
     hub: Hub,
     rate: Rate,
-    stop: CancellationToken,
 }
 
 impl fmt::Debug for State {
@@ -86,12 +88,7 @@ impl fmt::Debug for State {
 impl State {
     /// The state of a node that has just opened its store.
     pub fn new(setup: Setup) -> Self {
-        Self(Arc::new(Inner {
-            setup,
-            hub: Hub::default(),
-            rate: Rate::default(),
-            stop: CancellationToken::new(),
-        }))
+        Self(Arc::new(Inner { setup, hub: Hub::default(), rate: Rate::default() }))
     }
 
     /// What the node keeps.
@@ -142,6 +139,6 @@ impl State {
 
     /// Cancelled when the node stops: sockets then tell their clients to move, and close.
     pub fn stop(&self) -> &CancellationToken {
-        &self.0.stop
+        &self.0.setup.stop
     }
 }

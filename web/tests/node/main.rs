@@ -4,6 +4,7 @@
 
 mod api;
 mod common;
+mod devices;
 mod live;
 mod process;
 mod program;

@@ -3,33 +3,86 @@
 use std::sync::Arc;
 
 use axum::Router;
+use ingest::{mqtt, ws};
+use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use web::NoDevices;
+use web::Addresses;
+use web::metrics::Exposition;
 
 /// The node's side of devices.
-pub(crate) struct Devices;
+pub(crate) struct Devices {
+    store: Store,
+    sockets: ws::WebSockets,
+    hub: Arc<mqtt::Hub>,
+    stop: CancellationToken,
+}
 
 impl Devices {
+    /// Devices that append to `store` until `stop`, and are told `addresses`.
+    pub(crate) fn new(store: &Store, addresses: &Addresses, stop: &CancellationToken) -> Self {
+        let own = format!("{}{}", addresses.http.replacen("http", "ws", 1), ingest::wire::message::PATH);
+        let sockets = ws::WebSockets::new(store.clone(), ws::Settings::new(vec![own]), stop.clone());
+        Self { store: store.clone(), sockets, hub: Arc::default(), stop: stop.clone() }
+    }
+
     /// Their figures.
-    pub(crate) fn figures() -> Arc<dyn web::Devices> {
-        Arc::new(NoDevices)
+    pub(crate) fn figures(&self) -> Arc<dyn web::Devices> {
+        Arc::new(Figures { sockets: self.sockets.clone(), hub: self.hub.clone() })
     }
 
     /// Their routes.
-    pub(crate) fn router() -> Router {
-        Router::new()
+    pub(crate) fn router(&self) -> Router {
+        self.sockets.router()
     }
 
-    /// Serves MQTT until `stop`; the tracker is empty once all connections have ended.
-    pub(crate) fn serve_mqtt(listener: TcpListener, stop: &CancellationToken) -> TaskTracker {
+    /// Serves MQTT; the tracker is empty once all connections have ended.
+    pub(crate) fn serve_mqtt(&self, listener: TcpListener) -> TaskTracker {
         let tracker = TaskTracker::new();
-        let stop = stop.clone();
-        tracker.spawn(async move {
-            stop.cancelled().await;
-            drop(listener);
-        });
+        let (store, hub, stop) = (self.store.clone(), self.hub.clone(), self.stop.clone());
+        tracker.spawn(mqtt::serve(listener, store, hub, mqtt::Settings::default(), stop));
         tracker
+    }
+}
+
+struct Figures {
+    sockets: ws::WebSockets,
+    hub: Arc<mqtt::Hub>,
+}
+
+impl web::Devices for Figures {
+    fn connected(&self) -> u64 {
+        self.sockets.connections() as u64 + self.hub.counters.connections.get()
+    }
+
+    fn expose(&self, out: &mut Exposition) {
+        let mqtt = &self.hub.counters;
+        out.gauge("ws_connections", "Connections of devices over WebSocket.", self.sockets.connections());
+        out.gauge("mqtt_connections", "Connections over MQTT, subscribers included.", mqtt.connections.get());
+        for (name, help, counter) in [
+            (
+                "mqtt_turned_away_total",
+                "MQTT connections closed because there were too many.",
+                &mqtt.turned_away,
+            ),
+            (
+                "mqtt_violations_total",
+                "MQTT connections ended by what their client did wrong.",
+                &mqtt.violations,
+            ),
+            ("mqtt_received_total", "PUBLISH packets taken in.", &mqtt.received),
+            ("mqtt_sent_total", "PUBLISH packets sent.", &mqtt.sent),
+            ("mqtt_refused_total", "Publications refused, whole.", &mqtt.refused),
+            (
+                "mqtt_dropped_total",
+                "Messages between clients that a subscriber had no room for.",
+                &mqtt.dropped,
+            ),
+            ("mqtt_lagged_total", "Samples that MQTT subscribers were too slow to get live.", &mqtt.lagged),
+            ("mqtt_sessions_ended_total", "Sessions of absent clients that ended.", &mqtt.sessions_ended),
+        ] {
+            out.counter(name, help, counter.get());
+        }
     }
 }

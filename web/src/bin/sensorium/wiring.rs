@@ -45,21 +45,23 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
         Bound { http: local(&http)?, mqtt: mqtt.as_ref().map(local).transpose()?, peer: local(&peer)? };
 
     let addresses = settings.addresses(bound.http, bound.mqtt, bound.peer);
+    let stop = CancellationToken::new();
+    let devices = Devices::new(&store, &addresses, &stop);
     let state = State::new(Setup {
         store: store.clone(),
         addresses,
         allow_origins: settings.allow_origins.clone(),
         loopback: settings.is_loopback(),
         replicas: settings.cluster.replicas,
-        devices: Devices::figures(),
+        devices: devices.figures(),
+        stop: stop.clone(),
     });
-    let stop = state.stop().clone();
-    let router = web::app(state.clone(), Devices::router());
+    let router = web::app(state.clone(), devices.router());
     let server = Server::new(http, Limits::default());
     let mut draining = vec![server.connections()];
     tokio::spawn(server.run(router, stop.clone()));
     if let Some(mqtt) = mqtt {
-        draining.push(Devices::serve_mqtt(mqtt, &stop));
+        draining.push(devices.serve_mqtt(mqtt));
     }
     tokio::spawn(refuse_peers(peer, stop.clone()));
     tokio::spawn(web::rate::measure(state.clone()));
