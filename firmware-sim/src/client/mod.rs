@@ -87,7 +87,7 @@ pub struct ClientOptions {
 
 /// The client has given up: the tally says how much was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no node acknowledged anything for too long")]
+#[error("gave up: no node acknowledged anything for too long, or would take this device")]
 pub struct GaveUp;
 
 /// A running client. Dropping it ends the connection without waiting for acknowledgements.

@@ -21,6 +21,9 @@ const MAX_MESSAGE: usize = 1024 * 1024;
 /// A quiet device pings so often; a node closes those silent for 60 s.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
+/// The one refusal that says nothing of the frame, but that the node cannot keep data now.
+const CANNOT_KEEP: &str = "store_failed";
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 struct Connection {
@@ -87,6 +90,8 @@ impl Connection {
                 Some(FromNode::Reconnect { delay_ms, nodes }) => return Err(moved(shared, delay_ms, &nodes)),
                 Some(FromNode::Error { code, message, .. }) => {
                     shared.window.complaint(&format!("hello: {code}: {message}"));
+                    // Every node would say the same of this hello, unless it only cannot keep it now.
+                    return Err(if code == CANNOT_KEEP { again(code) } else { End::GaveUp });
                 }
                 _ => {}
             }
@@ -148,6 +153,8 @@ impl Connection {
                 shared.window.acked_up_to(seq);
                 shared.window.copies(copies);
             }
+            // Nothing is wrong with the frame: it is sent again, to another node.
+            FromNode::Error { code, .. } if code == CANNOT_KEEP => return Some(again(code)),
             // We count without gaps, so the node has missed a frame that it could not read: start anew.
             FromNode::Error { code, .. } if code == "seq_gap" => return Some(again(code)),
             FromNode::Error { seq: Some(seq), code, message } => {

@@ -20,6 +20,10 @@ pub enum Script {
     MoveAfter(u64),
     /// Refuse the frame with this number.
     Refuse(u64),
+    /// Refuse the frame with this number as one that cannot be kept now.
+    CannotKeep(u64),
+    /// Refuse the hello.
+    RefuseHello,
     /// Close before the welcome.
     NoWelcome,
     /// Acknowledge nothing, ever.
@@ -114,6 +118,11 @@ async fn serve(stream: tokio::net::TcpStream, connection: usize, script: Option<
             if matches!(script, Some(Script::NoWelcome)) {
                 return;
             }
+            if matches!(script, Some(Script::RefuseHello)) {
+                let (code, message) = ("kind_conflict".into(), "m".into());
+                socket.send(say(FromNode::Error { seq: None, code, message })).await.unwrap();
+                continue;
+            }
             let limits = Limits { max_frame_bytes: 1 << 20, max_samples_per_frame: 10_000 };
             let welcome = FromNode::Welcome { node: "n".into(), nodes: Vec::new(), limits };
             socket.send(say(welcome)).await.unwrap();
@@ -133,6 +142,10 @@ async fn serve(stream: tokio::net::TcpStream, connection: usize, script: Option<
             }
             Some(Script::Refuse(refused)) if count == refused => {
                 let (code, message) = ("value_not_a_number".into(), "m".into());
+                socket.send(say(FromNode::Error { seq: Some(count), code, message })).await
+            }
+            Some(Script::CannotKeep(refused)) if count == refused => {
+                let (code, message) = ("store_failed".into(), "m".into());
                 socket.send(say(FromNode::Error { seq: Some(count), code, message })).await
             }
             _ => socket.send(ack(count)).await,

@@ -84,6 +84,23 @@ async fn a_refused_frame_is_counted_and_not_sent_again() {
 }
 
 #[tokio::test]
+async fn what_a_node_cannot_keep_now_goes_to_another() {
+    let (full, other) = (Node::start(&[Script::CannotKeep(3)]).await, Node::start(&[]).await);
+    let (summary, outcome) = send(10, websocket(&[&full.url, &other.url], false)).await;
+    assert_eq!((outcome, summary.acked, summary.refused), (Ok(()), 30, 0), "{summary:?}");
+    assert_eq!(other.samples().len(), 24);
+}
+
+#[tokio::test]
+async fn a_refused_hello_ends_it_at_once() {
+    let node = Node::start(&[Script::RefuseHello]).await;
+    let (summary, outcome) = send(1, websocket(&[&node.url], false)).await;
+    assert_eq!((outcome, summary.acked, summary.gaps), (Err(GaveUp), 0, 3));
+    assert_eq!(summary.complaints.get("hello: kind_conflict: m"), Some(&1));
+    assert_eq!(node.seen.lock().unwrap().hellos.len(), 1);
+}
+
+#[tokio::test]
 async fn a_silent_node_slows_the_producer_until_it_gives_up() {
     let node = Node::start(&[Script::Mute]).await;
     let patient = ClientOptions { patience: Duration::from_millis(300), ..websocket(&[&node.url], false) };
