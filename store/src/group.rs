@@ -83,6 +83,13 @@ pub(crate) struct Sealed {
     pub operations: Vec<Operation>,
 }
 
+/// However a commit ends, nobody waits for ever.
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        self.ticket.settle(Err(Failed("the commit did not end".into())));
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     ticket: Ticket,

@@ -84,8 +84,18 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Runs until the group closes or a commit fails.
+    /// Runs until the group closes or a commit fails; whatever ends it, nothing is acknowledged afterwards.
     pub(crate) fn run(self) {
+        let shared = self.shared.clone();
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.commits())).is_err() {
+            tracing::error!(
+                "the database gave up in a commit; nothing more is acknowledged, restart the node"
+            );
+            shared.group.fail(&Failed("the database gave up in a commit".into()));
+        }
+    }
+
+    fn commits(self) {
         let mut pace = Pace::new();
         while self.shared.group.wait(&mut pace) == Wake::Work {
             let (errand, done) = match self.errands.try_recv() {

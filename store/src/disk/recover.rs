@@ -57,16 +57,35 @@ pub(crate) fn open(config: &Config, traffic: &Arc<Traffic>) -> Result<Database, 
     open_on(&path, backend, traffic)
 }
 
-/// Opens a database on any storage.
+/// Opens a database on any storage, and checks all of it: a damaged page is better found now than by a commit.
 pub(crate) fn open_on(
     path: &Path,
     backend: impl StorageBackend,
     traffic: &Arc<Traffic>,
 ) -> Result<Database, OpenError> {
-    Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_backend(Counted::new(backend, traffic.clone()))
-        .map_err(|error| open_error(path, error))
+    guarded(path, || {
+        let backend = Counted::new(backend, traffic.clone());
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        let mut database = database.map_err(|error| open_error(path, error))?;
+        match database.check_integrity() {
+            Ok(true) => Ok(database),
+            Ok(false) => Err(OpenError::Corrupt {
+                path: path.to_owned(),
+                what: "a page's checksum does not fit".into(),
+            }),
+            Err(error) => Err(open_error(path, error)),
+        }
+    })
+}
+
+/// redb panics on some damaged pages. That is an answer too: the file is damaged.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(OpenError::Corrupt {
+            path: path.to_owned(),
+            what: "the database gave up on one of its pages".into(),
+        })
+    })
 }
 
 fn open_error(path: &Path, error: DatabaseError) -> OpenError {
@@ -77,14 +96,18 @@ fn open_error(path: &Path, error: DatabaseError) -> OpenError {
             path,
             what: format!("its redb format is {found}, which this program does not read"),
         },
-        DatabaseError::Storage(StorageError::Io(source))
-            if source.kind() != std::io::ErrorKind::InvalidData =>
-        {
-            OpenError::Io { path, source }
+        DatabaseError::Storage(StorageError::Io(source)) if tells_damage(&source) => {
+            OpenError::Corrupt { path, what: source.to_string() }
         }
+        DatabaseError::Storage(StorageError::Io(source)) => OpenError::Io { path, source },
         DatabaseError::Storage(StorageError::Corrupted(what)) => OpenError::Corrupt { path, what },
         other => OpenError::Corrupt { path, what: other.to_string() },
     }
+}
+
+/// Whether an error is about the content of the file: it is no redb file, or is shorter than it says.
+fn tells_damage(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
 }
 
 /// Reads a file into `memory`. A new file gets its node id here.
@@ -95,12 +118,14 @@ pub(crate) fn load(
     memory: &Memory,
 ) -> Result<Recovered, OpenError> {
     let reader = Loader { database, path, config, memory };
-    let Some(node) = reader.meta()? else {
-        let node = initialise(database).map_err(|error| reader.database_error(error))?;
-        let (log, versions) = (LogIndex::default(), VersionVector::default());
-        return Ok(Recovered { node, log, versions, stamp: 0, samples: 0 });
-    };
-    reader.load(node)
+    guarded(path, || {
+        let Some(node) = reader.meta()? else {
+            let node = initialise(database).map_err(|error| reader.database_error(error))?;
+            let (log, versions) = (LogIndex::default(), VersionVector::default());
+            return Ok(Recovered { node, log, versions, stamp: 0, samples: 0 });
+        };
+        reader.load(node)
+    })
 }
 
 struct Loader<'a> {
@@ -116,6 +141,7 @@ impl Loader<'_> {
     fn database_error(&self, source: impl Into<redb::Error>) -> OpenError {
         match source.into() {
             redb::Error::Corrupted(what) => self.damaged(what),
+            redb::Error::Io(source) if tells_damage(&source) => self.damaged(source.to_string()),
             source => OpenError::Database { path: self.path.to_owned(), source: Box::new(source) },
         }
     }
