@@ -20,6 +20,16 @@ pub mod replay;
 pub mod signals;
 pub mod tally;
 
+/// Longest id of a sensor or attribute.
+const MAX_ID: usize = 128;
+
+/// Whether `text` may name a sensor or an attribute: `^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$`.
+pub fn is_id(text: &str) -> bool {
+    text.len() <= MAX_ID
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.:-".contains(c))
+}
+
 /// Microseconds since 1970 by this machine's clock.
 pub fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use firmware_sim::client::Transport;
 use firmware_sim::fleet::{self, MAX_SENSORS, Scenario};
 use firmware_sim::replay::{self, Speed};
-use firmware_sim::{duration, tally::Summary};
+use firmware_sim::{duration, is_id, tally::Summary};
 
 /// Where a node listens that was started without options.
 const DEFAULT_URL: &str = "ws://127.0.0.1:4000";
@@ -25,7 +25,9 @@ Times, which the file counts in milliseconds from wherever it likes:
 
 Without --attribute each column is an attribute of kind number, named like the column, with the part after the last `_`
 as its unit: `ecg_mlii_mV` is in mV. Over MQTT rows go as arrays of {\"ts\",\"value\"} to sensors/SENSOR/ATTRIBUTE.
-The summary is on standard output; gaps are samples that no node has acknowledged.";
+
+The summary is on standard output; gaps are samples that no node has acknowledged. MQTT 3.1.1 has no way to refuse: what a
+node refuses it acknowledges all the same, and counts in the sensor's ledger.";
 
 /// Simulated devices: they keep what is not acknowledged, and move to another node by themselves.
 #[derive(Debug, Parser)]
@@ -101,10 +103,10 @@ struct ReplayArgs {
     #[command(flatten)]
     node: NodeArgs,
     /// As which sensor.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     sensor: String,
     /// All columns are channels of this attribute.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = id)]
     attribute: Option<String>,
     /// Of this kind, such as ecg or imu [default: number].
     #[arg(long, value_name = "KIND", requires = "attribute")]
@@ -121,6 +123,11 @@ struct ReplayArgs {
     /// Append a line `attribute ts_first ts_last count` for every acknowledged frame.
     #[arg(long, value_name = "FILE")]
     acks: Option<PathBuf>,
+}
+
+fn id(text: &str) -> Result<String, String> {
+    let wrong = "an id starts with a letter or digit, of which with _ . : - it has at most 128";
+    if is_id(text) { Ok(text.to_owned()) } else { Err(wrong.to_owned()) }
 }
 
 fn sensors(text: &str) -> Result<usize, String> {

@@ -130,6 +130,18 @@ impl Summary {
     }
 }
 
+/// The counts while more is still being made: what is not acknowledged yet is on its way, and no gap.
+#[derive(Debug, Clone)]
+pub struct Progress(pub Summary);
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { sent, acked, resent, gaps, refused, .. } = &self.0;
+        let waiting = gaps.saturating_sub(*refused);
+        write!(f, "sent {sent}, acked {acked}, waiting {waiting}, resent {resent}, refused {refused}")
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sent, acked, resent, refused, gaps, connections, .. } = self;

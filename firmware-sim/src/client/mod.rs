@@ -90,7 +90,7 @@ pub struct ClientOptions {
 #[error("gave up: no node acknowledged anything for too long, or would take this device")]
 pub struct GaveUp;
 
-/// A running client. Dropping it ends the connection without waiting for acknowledgements.
+/// A running client. Dropped instead of finished, it goes on delivering what it was handed, as long as the runtime runs.
 #[derive(Debug)]
 pub struct Client {
     batches: mpsc::Sender<Batch>,

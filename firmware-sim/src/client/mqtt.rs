@@ -1,5 +1,7 @@
 //! One MQTT 3.1.1 connection with QoS 1. Each has a client of its own, so that nothing is sent again but by our window.
 //!
+//! MQTT 3.1.1 has no way to refuse a payload: what a node refuses it acknowledges, and counts in the sensor's ledger.
+//!
 //! Which payload a PUBACK is for: the event loop takes requests in order and says `Outgoing::Publish(packet id)` for each,
 //! so the n-th of those is the n-th batch handed to it.
 

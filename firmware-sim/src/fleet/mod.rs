@@ -14,7 +14,7 @@ use crate::client::{BadAddress, Client, ClientOptions, Device, GaveUp, Transport
 use crate::now_us;
 use crate::signals::Signal;
 use crate::signals::noise::{Noise, derive};
-use crate::tally::{Summary, Tally};
+use crate::tally::{Progress, Summary, Tally};
 pub use scenario::{Scenario, member};
 
 /// Samples in a frame at most; a device that was stalled sends several.
@@ -167,7 +167,7 @@ pub async fn run(options: Options) -> Result<Report, BadAddress> {
             _ = members.join_next() => {}
             _ = every.tick(), if options.progress => {
                 let elapsed = began.elapsed().as_secs();
-                eprintln!("{elapsed} s, {} sensors: {}", members.len(), total(&tallies));
+                eprintln!("{elapsed} s, {} sensors: {}", members.len(), Progress(total(&tallies)));
             }
         }
     }

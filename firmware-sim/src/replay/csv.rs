@@ -9,8 +9,6 @@ use std::time::Duration;
 const MAX_ROWS: usize = 20_000_000;
 /// Most columns taken; a wider recording is refused.
 const MAX_COLUMNS: usize = 256;
-/// Longest name of a column, as of any attribute.
-const MAX_NAME: usize = 128;
 
 /// Why a file is no recording.
 #[derive(Debug, thiserror::Error)]
@@ -147,10 +145,7 @@ fn header(line: &str) -> Result<Vec<String>, CsvError> {
         return form(format!("{} columns beside the time; 1 to {MAX_COLUMNS} are taken", names.len()));
     }
     for (at, name) in names.iter().enumerate() {
-        let fits = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && name.len() <= MAX_NAME
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.:-".contains(c));
-        if !fits || names[..at].contains(name) {
+        if !crate::is_id(name) || names[..at].contains(name) {
             return form(format!("`{name}` cannot name a column, or names two"));
         }
     }

@@ -15,7 +15,7 @@ use crate::acks::AckLog;
 use crate::batch::Batch;
 use crate::client::{BadAddress, Client, ClientOptions, Device, GaveUp, Transport};
 use crate::now_us;
-use crate::tally::{Summary, Tally};
+use crate::tally::{Progress, Summary, Tally};
 pub use csv::{CsvError, Recording};
 
 /// Rows in a frame at full speed.
@@ -161,7 +161,7 @@ async fn watch<T>(sending: impl Future<Output = T>, tally: &Tally, total: u64, p
         // `sending` is pinned and polled on, so nothing of it is cancelled.
         tokio::select! {
             done = &mut sending => return done,
-            _ = every.tick(), if progress => eprintln!("{} of {total}", tally.summary()),
+            _ = every.tick(), if progress => eprintln!("{} of {total}", Progress(tally.summary())),
         }
     }
 }

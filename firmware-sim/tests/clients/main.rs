@@ -5,5 +5,6 @@
 
 mod broker;
 mod node;
+mod program;
 mod reconnects;
 mod replays;
