@@ -192,6 +192,7 @@ impl Loader<'_> {
         let transaction = self.read()?;
         self.series(&transaction)?;
         self.descriptors(&transaction)?;
+        self.descriptions_of_log(&transaction)?;
         let mut versions = VersionVector::default();
         if let Some(table) = self.table(&transaction, VERSIONS)? {
             for entry in table.iter().map_err(|error| self.database_error(error))? {
@@ -244,6 +245,26 @@ impl Loader<'_> {
             let operations = descriptor_operations(record.value());
             let operations = operations.map_err(|error| self.record("descriptors", key.value(), &error))?;
             operations.iter().for_each(|operation| describe::apply(self.memory, self.config, operation));
+        }
+        Ok(())
+    }
+
+    /// Applies what the log says of sensors, before any sample is joined. The log is ordered by origins, which are
+    /// random: a `keep` that was raised would else come after samples that were held because of it, and a ring that
+    /// is too small for a moment lets go of them for good.
+    fn descriptions_of_log(&self, transaction: &ReadTransaction) -> Result<(), OpenError> {
+        let Some(table) = self.table(transaction, LOG)? else { return Ok(()) };
+        for entry in table.iter().map_err(|error| self.database_error(error))? {
+            let (key, record) = entry.map_err(|error| self.database_error(error))?;
+            let frame =
+                Frame::decode(record.value()).map_err(|error| self.record("log", key.value(), &error))?;
+            for block in frame.blocks {
+                if let Body::Registry(operations) = block.body {
+                    operations
+                        .iter()
+                        .for_each(|operation| describe::apply(self.memory, self.config, operation));
+                }
+            }
         }
         Ok(())
     }
