@@ -24,13 +24,11 @@ pub(super) fn page(state: &State) -> Page {
             ol.ways {
                 (way(1, "A whole house of simulated sensors", "From this project's folder: wearables, rooms and machines with plausible signals.",
                     &format!("cargo run --release -p firmware-sim -- run --sensors 10 --url {socket}")))
-                (way(2, "One value over HTTP", "With curl, which is nearly everywhere.",
-                    &format!("curl -H 'content-type: application/json' -d '{{\"sensor\":\"{SENSOR}\",\"samples\":[{{\"attribute\":\"temperature\",\"value\":21.5}}]}}' {http}/api/v1/ingest")))
                 @if let Some((host, port)) = state.addresses().mqtt.as_deref().and_then(host_and_port) {
-                    (way(3, "One value over MQTT", "Any MQTT 3.1.1 or 5 client will do; this one is in the package mosquitto-clients.",
+                    (way(2, "One value over MQTT", "Any MQTT 3.1.1 or 5 client will do; this one is in the package mosquitto-clients.",
                         &format!("mosquitto_pub -h {host} -p {port} -q 1 -t sensors/{SENSOR}/temperature -m 21.5")))
                 }
-                (way(4, "A stream over WebSocket", "Lines of JSON; the node answers each with an acknowledgement once it is kept on disk.",
+                (way(3, "A stream over WebSocket", "Lines of JSON; the node answers each with an acknowledgement once it is kept on disk.",
                     &format!("printf '%s\\n' '{{\"type\":\"hello\",\"sensor\":\"{SENSOR}\"}}' '{{\"type\":\"samples\",\"seq\":1,\"samples\":[{{\"attribute\":\"temperature\",\"value\":21.5}}]}}' | websocat --no-close {socket}/api/v1/ingest/ws")))
             }
             h2 { "Then read it back" }

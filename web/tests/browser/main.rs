@@ -35,8 +35,8 @@ async fn the_first_run_page_becomes_the_lobby_when_a_sensor_streams() {
         .await;
     let lines = lines.as_str().unwrap();
     for part in [
-        format!("ws://{}", node.http),
-        format!("http://{}/api/v1/ingest", node.http),
+        format!("curl 'http://{}/api/v1/sensors/my-first/temperature/samples?limit=10'", node.http),
+        format!("ws://{}/api/v1/ingest/ws", node.http),
         "mosquitto_pub -h 127.0.0.1 -p ".to_owned(),
         "firmware-sim -- run".to_owned(),
     ] {
