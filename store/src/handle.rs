@@ -1,6 +1,7 @@
 //! The store's handle: what the other crates call.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -139,7 +140,8 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// Bytes promised to rings out of the limit.
     pub reserved_bytes: u64,
-    /// Size of the data file.
+    /// What the data file takes of the disk. Its length is up to twice that: redb grows a file by doubling it, and
+    /// what it has not written yet takes no place.
     pub disk_bytes: u64,
     /// Samples by fate.
     pub ledger: Ledger,
@@ -453,7 +455,7 @@ impl Store {
             samples,
             memory_bytes,
             reserved_bytes: inner.memory.reserved(),
-            disk_bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            disk_bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512),
             ledger: inner.counters.read(),
             commits: figures.commits.load(Ordering::Relaxed),
             frames: figures.frames.load(Ordering::Relaxed),

@@ -129,8 +129,8 @@ async fn descriptions_set_what_is_unset_and_survive_checkpoints() {
 async fn checkpoints_bound_the_file_and_lose_nothing() {
     let dir = TempDir::new().unwrap();
     let mut small = config(&dir);
-    small.log_budget = 200_000;
-    let series: Vec<String> = (0..50).map(|i| format!("s{i}")).collect();
+    small.log_budget = 1 << 20;
+    let series: Vec<String> = (0..200).map(|i| format!("s{i}")).collect();
     let mut sizes = Vec::new();
     for turnover in 0..20i64 {
         let store = Store::open(small.clone()).unwrap();

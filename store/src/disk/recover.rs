@@ -27,7 +27,7 @@ use crate::model::ids::{Attribute, NodeId, Origin, PARTITIONS, Partition, Sensor
 use crate::model::kind::Kind;
 use crate::model::value::Shape;
 use crate::registry::Operation;
-use crate::replica::frame::{Block, Body, Frame, Run};
+use crate::replica::frame::{Block, Body, Frame, REGISTRY, Run};
 use crate::replica::version::{Offer, VersionVector};
 use crate::ring::{Samples, Stamps};
 use crate::series::Series;
@@ -256,8 +256,8 @@ impl Loader<'_> {
         let Some(table) = self.table(transaction, LOG)? else { return Ok(()) };
         for entry in table.iter().map_err(|error| self.database_error(error))? {
             let (key, record) = entry.map_err(|error| self.database_error(error))?;
-            let frame =
-                Frame::decode(record.value()).map_err(|error| self.record("log", key.value(), &error))?;
+            let frame = Frame::decode_if(record.value(), |partition| partition == REGISTRY)
+                .map_err(|error| self.record("log", key.value(), &error))?;
             for block in frame.blocks {
                 if let Body::Registry(operations) = block.body {
                     operations

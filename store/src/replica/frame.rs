@@ -204,6 +204,11 @@ impl FrameWriter {
 impl Frame {
     /// Reads a frame back.
     pub fn decode(record: &[u8]) -> Result<Self, Malformed> {
+        Self::decode_if(record, |_| true)
+    }
+
+    /// Reads a frame back without the blocks of partitions that are not `wanted`.
+    pub fn decode_if(record: &[u8], wanted: impl Fn(Partition) -> bool) -> Result<Self, Malformed> {
         let mut reader = Reader(unseal(record)?);
         if reader.byte("a frame version")? != VERSION {
             return Err(reader.malformed("frame version 1"));
@@ -212,7 +217,10 @@ impl Frame {
         let origin = Origin { node, start: reader.word("an origin's start")? };
         let number = reader.varint("a frame number")?;
         let count = reader.count(3, "a block count")?;
-        let blocks = (0..count).map(|_| decode_block(&mut reader, origin)).collect::<Result<_, _>>()?;
+        let mut blocks = Vec::new();
+        for _ in 0..count {
+            blocks.extend(decode_block(&mut reader, origin, &wanted)?);
+        }
         if !reader.is_empty() {
             return Err(reader.malformed("the end of the frame"));
         }
@@ -220,7 +228,11 @@ impl Frame {
     }
 }
 
-fn decode_block(reader: &mut Reader<'_>, origin: Origin) -> Result<Block, Malformed> {
+fn decode_block(
+    reader: &mut Reader<'_>,
+    origin: Origin,
+    wanted: impl Fn(Partition) -> bool,
+) -> Result<Option<Block>, Malformed> {
     let partition = match reader.varint("a partition")? {
         partition if partition <= u64::from(PARTITIONS) => Partition(partition as u16),
         _ => return Err(reader.malformed("a partition of at most 1024")),
@@ -228,6 +240,9 @@ fn decode_block(reader: &mut Reader<'_>, origin: Origin) -> Result<Block, Malfor
     let number = reader.varint("a block number")?;
     let length = reader.count(1, "a block length")?;
     let mut body = Reader(reader.bytes(length, "a block")?);
+    if !wanted(partition) {
+        return Ok(None);
+    }
     let body = if partition == REGISTRY {
         let mut operations = Vec::new();
         while !body.is_empty() {
@@ -243,7 +258,7 @@ fn decode_block(reader: &mut Reader<'_>, origin: Origin) -> Result<Block, Malfor
         }
         Body::Samples { names, runs }
     };
-    Ok(Block { partition, number, body })
+    Ok(Some(Block { partition, number, body }))
 }
 
 fn decode_name(reader: &mut Reader<'_>) -> Result<Name, Malformed> {
