@@ -311,7 +311,7 @@ async fn silence_ends_a_connection_before_hello_after_it_and_within_a_frame() {
     // Half a frame: its header promises 100 bytes, 10 come.
     let mut half = node.device("half").await;
     let MaybeTlsStream::Plain(stream) = half.socket.get_mut() else { panic!("plain TCP") };
-    stream.write_all(&[0x81, 0x80 | 100, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).await.expect("it is sent");
+    stream.write_all(&[0x81, 0xe4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).await.expect("it is sent");
     assert_eq!(half.hear_close().await, 1000);
     drop((mute, silent, half));
     node.has_connections(0).await;
