@@ -54,6 +54,9 @@ pub enum OpenError {
     },
 }
 
+/// Why a store that was closed has stopped.
+pub(crate) const CLOSED: &str = "it was closed";
+
 /// The store has stopped: a commit failed (nothing after it is acknowledged), or it was closed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the store has stopped: {0}")]

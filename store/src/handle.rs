@@ -20,7 +20,7 @@ use crate::disk::checkpoint::Checkpointer;
 use crate::disk::commit::{CommitFigures, Committer, Shared};
 use crate::disk::recover;
 use crate::disk::tables::FILE;
-use crate::error::{AppendError, Failed, OpenError, Refusal};
+use crate::error::{AppendError, CLOSED, Failed, OpenError, Refusal};
 use crate::feed::{Subscription, publish};
 use crate::group::{Group, Ticket};
 use crate::ledger::{Counters, Ledger};
@@ -474,9 +474,9 @@ impl Store {
         Subscription::new(self.0.memory.clone(), capacity)
     }
 
-    /// Why the store has stopped, if it has.
+    /// Why the store has stopped by itself, if it has; asked after [`Self::close`], whether the last flush failed.
     pub fn failed(&self) -> Option<Failed> {
-        self.0.shared.group.failed()
+        self.0.shared.group.failed().filter(|failed| &*failed.0 != CLOSED)
     }
 
     /// Commits what waits, and ends. Appending afterwards fails.

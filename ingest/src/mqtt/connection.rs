@@ -311,10 +311,11 @@ impl Connection {
             }
         };
         if let Some((kept, answer)) = left_over {
-            // When the newcomer is gone too, the session has no holder and ends.
-            let unclaimed = match answer {
-                Some(answer) => answer.send(kept).err(),
-                None => Some(kept),
+            // A session that ends with its connection is not handed on (MQTT 3.1.1 section 3.1.2.4). When the newcomer
+            // is gone too, the session has no holder and ends.
+            let (unclaimed, _dropped_last) = match answer {
+                Some(answer) if !keep.is_zero() => (answer.send(kept).err(), None),
+                answer => (Some(kept), answer),
             };
             if let Some(kept) = unclaimed {
                 hub.forget(&client, &kept);

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use redb::Database;
 
 use super::tables::{CHUNKS, ChunkKey, DESCRIPTORS, FORMAT, LOG, LogKey, META, SERIES, VERSIONS, log_key};
-use crate::error::Failed;
+use crate::error::{CLOSED, Failed};
 use crate::group::{Copies, Group, Pace, Sealed, Wake};
 use crate::model::ids::{NodeId, Origin, PARTITIONS};
 use crate::replica::frame::{FrameWriter, Name, REGISTRY};
@@ -133,7 +133,7 @@ impl Committer {
                 let _ = self.over_budget.try_send(());
             }
         }
-        self.shared.group.fail(&Failed("it was closed".into()));
+        self.shared.group.fail(&Failed(CLOSED.into()));
     }
 
     /// Writes the sealed group as a frame; `None` when it is empty. Also returns the bytes that it gives back.

@@ -53,15 +53,13 @@ pub(crate) async fn stop(
             let left: usize = draining.iter().map(TaskTracker::len).sum();
             tracing::warn!("{left} connections did not end in {} s and are cut off", LEAVE_WITHIN.as_secs());
         }
-        // A store that has closed has stopped as well: why it stopped is asked before.
-        let failed = state.store().failed();
         if timeout(FLUSH_WITHIN, state.store().close()).await.is_err() {
             return Err(format!(
                 "samples were not flushed within {} s: what was not acknowledged may be lost",
                 FLUSH_WITHIN.as_secs()
             ));
         }
-        failed.map_or(Ok(()), |failed| Err(failed.to_string()))
+        state.store().failed().map_or(Ok(()), |failed| Err(failed.to_string()))
     };
     tokio::select! {
         outcome = orderly => {
