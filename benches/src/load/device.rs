@@ -107,7 +107,7 @@ impl Device {
                 return Ok(sent);
             }
             let paced = !over && waiting.len() < pace.window;
-            let next_due = began + pace.every.mul_f64((self.seq - first) as f64);
+            let next_due = began + pace.every.mul_f64((self.seq - first) as f64).min(pace.lasting);
             // Reading is cancel-safe: a message that is not whole yet stays in the socket's buffer.
             let answer = tokio::select! {
                 answer = self.next() => Some(answer?),

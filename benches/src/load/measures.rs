@@ -374,6 +374,7 @@ fn reads(settings: &Settings, runtime: &Runtime) -> Result<Run, Error> {
         let reading = scope.spawn(move || {
             let mut client = Client::connect(address)?;
             let mut micros = Vec::new();
+            let mut unanswered = "nothing was asked".to_owned();
             for sensor in (0..settings.connections).cycle() {
                 if ended.get().is_some() {
                     break;
@@ -384,12 +385,13 @@ fn reads(settings: &Settings, runtime: &Runtime) -> Result<Run, Error> {
                 match client.get(&path) {
                     Ok(body) if body.len() > 1000 => micros.push(began.elapsed().as_micros() as u64),
                     // At first there are no series, or they do not hold 100 samples.
-                    Ok(_) | Err(_) if micros.len() < 10 => {}
+                    Ok(body) if micros.is_empty() => unanswered = format!("{path}: {} bytes", body.len()),
+                    Err(error) if micros.is_empty() => unanswered = error.to_string(),
                     Ok(_) => return Err(format!("{path}: fewer than 100 samples").into()),
                     Err(error) => return Err(error),
                 }
             }
-            Ok::<_, Error>(micros)
+            if micros.is_empty() { Err(Error::from(unanswered)) } else { Ok(micros) }
         });
         let sent = runtime.block_on(drive(&node, settings, Encoding::Cbor, pace));
         ended.get_or_init(|| ());
