@@ -37,7 +37,7 @@ struct Options {
     /// Samples a second of the paced run.
     #[arg(long, default_value_t = 500_000)]
     rate: u64,
-    /// Only these: raw, unpaced, paced, reads, recovery, memory, bounded.
+    /// Only these: raw, unpaced, paced, generator, reads, recovery, memory, bounded.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fill a store, say so, and wait to be killed (the recovery measurement starts this program so).
@@ -56,10 +56,11 @@ fn main() -> std::io::Result<()> {
     }
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let mut out = std::io::stdout();
-    let measures: [(&str, Measure); 7] = [
+    let measures: [(&str, Measure); 8] = [
         ("raw", raw),
         ("unpaced", unpaced),
         ("paced", paced),
+        ("generator", generator),
         ("reads", reads),
         ("recovery", recovery),
         ("memory", memory),
@@ -164,7 +165,7 @@ fn paced(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
     let store = open(&options.dir, 1000);
     let all = series(&store, options.series);
     let (began, cpu_before) = (Instant::now(), cpu());
-    let (sent, mut latencies) = runtime.block_on(drive(&store, &all, options, |_| ()));
+    let (sent, mut latencies) = runtime.block_on(drive(Some(&store), &all, options));
     let stats = store.stats();
     let seconds = began.elapsed().as_secs_f64();
     latencies.sort_unstable();
@@ -181,13 +182,8 @@ fn paced(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
     ]
 }
 
-/// Appends at the rate for the time; returns samples sent and the latency of each acknowledgement in µs.
-async fn drive(
-    store: &Store,
-    all: &[Series],
-    options: &Options,
-    mut each: impl FnMut(usize),
-) -> (usize, Vec<u64>) {
+/// Appends at the rate for the time (or, without a store, only makes the batches); returns samples sent and the latency of each acknowledgement in µs.
+async fn drive(store: Option<&Store>, all: &[Series], options: &Options) -> (usize, Vec<u64>) {
     let every = Duration::from_secs_f64(options.batch as f64 / options.rate as f64);
     let (waiting, mut done) = tokio::sync::mpsc::unbounded_channel::<(Instant, store::Ticket)>();
     let latencies = tokio::spawn(async move {
@@ -204,17 +200,28 @@ async fn drive(
         let due = (began.elapsed().as_secs_f64() / every.as_secs_f64()) as usize;
         while appends < due {
             let series = &all[appends % all.len()];
-            let sent = Instant::now();
-            let appended =
-                store.append(vec![batch(series, appends / all.len(), options.batch)]).await.expect("taken");
-            waiting.send((sent, appended.ticket)).expect("the reader lives");
+            let (sent, batch) = (Instant::now(), batch(series, appends / all.len(), options.batch));
             appends += 1;
-            each(appends);
+            let Some(store) = store else {
+                std::hint::black_box(batch);
+                continue;
+            };
+            let appended = store.append(vec![batch]).await.expect("taken");
+            waiting.send((sent, appended.ticket)).expect("the reader lives");
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     drop(waiting);
     (appends * options.batch, latencies.await.expect("no panic"))
+}
+
+/// What the paced run costs without its appends.
+fn generator(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
+    let store = open(&options.dir, 1000);
+    let all = series(&store, options.series);
+    let (began, cpu_before) = (Instant::now(), cpu());
+    runtime.block_on(drive(None, &all, options));
+    vec![("% of one core", (cpu() - cpu_before) / began.elapsed().as_secs_f64() * 100.0)]
 }
 
 /// The newest 100 of a series, inside the store, while others write.
@@ -238,7 +245,7 @@ fn reads(options: &Options, runtime: &tokio::runtime::Runtime) -> Run {
             nanos
         })
     };
-    runtime.block_on(drive(&store, &all, options, |_| ()));
+    runtime.block_on(drive(Some(&store), &all, options));
     stop.store(true, Ordering::Relaxed);
     let mut nanos = reader.join().expect("no panic");
     nanos.sort_unstable();
