@@ -23,7 +23,7 @@ pub(crate) const GROUP_BYTES: usize = 1 << 20;
 const FULL_GROUP_BYTES: usize = 256 << 10;
 /// Commits under steady load are this far apart: each costs a sync and some 30 KiB of database pages beside the
 /// samples, so many small ones would wear a disk out for nothing.
-const PACE: Duration = Duration::from_millis(4);
+const PACE: Duration = Duration::from_millis(5);
 /// Commits that may go unpaced after a rest, so that a lone device is answered at once.
 const BURST: u32 = 32;
 
