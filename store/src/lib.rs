@@ -10,6 +10,7 @@
 //! only `disk` knows redb; only `disk::commit` opens a write transaction.
 
 mod clock;
+pub mod cluster;
 mod codec;
 mod config;
 mod describe;

@@ -1,0 +1,3 @@
+//! The cluster: who is in it, the links between its nodes, and what is told about it.
+
+pub mod view;
