@@ -122,12 +122,15 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
         (&["--http", "0.0.0.0:0"][..], "--insecure-open"),
         (&["--mqtt", "0.0.0.0:0"], "--insecure-open"),
         (&["--peer", "0.0.0.0:0"], "--cluster-secret"),
-        (&["--join", "10.0.0.1:4400"], "--join 10.0.0.1:4400"),
-        (&["--discover", "mdns"], "--discover mdns"),
+        (&["--join", "10.0.0.1:4400"], "--cluster-secret"),
+        (&["--discover", "mdns"], "--cluster-secret"),
+        (&["--public-peer", "lab.example:4400"], "--cluster-secret"),
+        (&["--cluster-secret", ""], "--cluster-secret is empty"),
+        (&["--ack-copies", "4"], "--ack-copies 4 is more than --replicas 3"),
         (&["--auth-secret", "x"], "--auth-secret"),
         (&["--tls-self-signed"], "--tls-self-signed"),
         (&["--tls-cert", "c.pem", "--tls-key", "k.pem"], "--tls-key k.pem"),
-        (&["--min-copies", "2"], "--min-copies 2"),
+        (&["--min-copies", "3"], "--min-copies 3 is more than --ack-copies 2"),
         (&["--config", file.to_str().unwrap()], "nmae"),
         (&["--config", "/nonexistent/sensorium.toml"], "/nonexistent/sensorium.toml"),
         (&["--public-http", "lab.example"], "--public-http"),
@@ -149,6 +152,10 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
         &["--memory-limit", "much"],
         &["--replace-after", "10 years"],
         &["--replicas", "0"],
+        &["--join", "nowhere"],
+        &["--join", "::1:4400"],
+        &["--discover", "consul"],
+        &["--public-peer", "http://a:1"],
         &["token", "king"],
         &["dance"],
     ] {
@@ -217,6 +224,32 @@ fn check_says_what_it_found_and_makes_nothing() {
     drop(Running::start(&data));
     let (code, out, _) = check(&data);
     assert!(code == 0 && out.contains("holds 0 samples of 0 sensors"), "{out}");
+}
+
+#[test]
+fn check_tells_what_peers_it_would_try_and_no_secret() {
+    let dir = directory();
+    let there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap();
+    let check = |more: &[&str]| {
+        let mut command = sensorium(&["check", "--verbose", "--cluster-secret", "very secret"]);
+        command.args(ANY_PORTS).arg("--data").arg(dir.path().join("data")).args(more);
+        let (code, out, err) = run(command);
+        assert_eq!(code, 0, "peers that are away do not keep a node from starting: {err}");
+        assert!(!out.contains("very secret") && !err.contains("very secret"), "{out}{err}");
+        out
+    };
+    let out = check(&["--join", &here.to_string(), "--join", &there.to_string()]);
+    assert!(out.contains(&format!("ok    peer {here} accepts connections")), "{out}");
+    assert!(out.contains(&format!("note  peer {there} does not answer")), "{out}");
+    let out = check(&["--discover", &format!("dns:localhost:{}", here.port())]);
+    assert!(out.contains(&format!("--discover dns:localhost:{} leads to ", here.port())), "{out}");
+    assert!(out.contains(&format!("ok    peer {here} accepts connections")), "{out}");
+    // A name that cannot be: its label is longer than DNS allows.
+    let out = check(&["--join", &format!("{}:1", "x".repeat(64))]);
+    assert!(out.contains("leads nowhere now"), "{out}");
+    assert!(check(&[]).contains("peers: none are named"));
 }
 
 #[test]

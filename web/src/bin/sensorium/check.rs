@@ -1,17 +1,24 @@
-//! `sensorium check`: would a node start with these settings? Every reason why not, at once.
+//! `sensorium check`: would a node start with these settings? Every reason why not, at once; and, with `--verbose`, what
+//! was found of everything that they name.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use store::Store;
 
+use crate::cluster::{ClusterSettings, Discover};
 use crate::config::Settings;
 use crate::options::Options;
 use crate::wiring::explain;
 
 /// Least free space to start with, in bytes: the log's budget twice, and room for chunks.
 const LEAST_FREE: u64 = 256 << 20;
+/// How long another node may take to accept a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Addresses of other nodes that are tried; of those beyond it only the number is told.
+const MAX_TRIED: usize = 32;
 /// The data file inside of the data directory.
 const FILE: &str = "sensorium.redb";
 
@@ -27,10 +34,13 @@ pub(crate) fn run(options: Options, verbose: bool) -> Result<(), Vec<String>> {
     findings.extend(
         addresses.iter().filter_map(|(option, address)| address.map(|address| listen(option, address))),
     );
-    findings.push(Ok("peers: none are configured; this version runs alone".to_owned()));
-
     let mut out = std::io::stdout().lock();
-    let mut lines = if verbose { describe(&settings) } else { Vec::new() };
+    let mut lines = Vec::new();
+    if verbose {
+        lines.extend(describe(&settings));
+        // Only told: whom nobody answers for may start later, and a node starts without them.
+        lines.extend(peers(&settings.cluster));
+    }
     let mut reasons = Vec::new();
     for finding in findings {
         match finding {
@@ -62,17 +72,19 @@ fn describe(settings: &Settings) -> Vec<String> {
         ("peer", settings.peer.to_string()),
         ("public-http", or_none(&settings.public_http)),
         ("public-mqtt", or_none(&settings.public_mqtt)),
-        ("public-peer", or_none(&settings.public_peer)),
+        ("public-peer", or_none(&cluster.public_peer)),
         ("allow-origin", settings.allow_origins.join(", ")),
         ("keep", config.keep.to_string()),
         ("memory-limit", format!("{} MiB", config.memory_limit >> 20)),
         ("commit-window", format!("{} ms", config.commit_window.as_millis())),
-        ("replicas", format!("{} (this version runs alone: one copy)", cluster.replicas)),
+        ("join", if cluster.join.is_empty() { "none".to_owned() } else { cluster.join.join(", ") }),
+        ("discover", cluster.discover.to_string()),
+        ("replicas", cluster.replicas.to_string()),
         ("ack-copies", cluster.ack_copies.to_string()),
         ("min-copies", cluster.min_copies.to_string()),
         ("replace-after", format!("{} s", cluster.replace_after.as_secs())),
         ("zone", or_none(&cluster.zone)),
-        ("cluster-secret", if cluster.has_secret { "set" } else { "none" }.to_owned()),
+        ("cluster-secret", if cluster.secret.is_some() { "set" } else { "none" }.to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| format!("      {name:<15} {value}"))
@@ -147,5 +159,61 @@ fn listen(option: &str, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Ok(format!("{option} {address} is free")),
         Err(error) => Err(format!("{option} {address}: cannot listen: {error}")),
+    }
+}
+
+/// What peers the node would try, and what stands at each of their addresses. Takes no longer than
+/// [`CONNECT_WITHIN`] and the look-up of the names.
+fn peers(cluster: &ClusterSettings) -> Vec<String> {
+    let mut named: Vec<(String, String)> =
+        cluster.join.iter().map(|place| (format!("--join {place}"), place.clone())).collect();
+    match &cluster.discover {
+        Discover::None if named.is_empty() => {
+            return vec![
+                "ok    peers: none are named; the node begins a cluster, or others join it".to_owned(),
+            ];
+        }
+        Discover::None => {}
+        Discover::Dns { name, port } => {
+            named.push((format!("--discover {}", cluster.discover), format!("{name}:{port}")));
+        }
+        Discover::Mdns => named.push(("--discover mdns".to_owned(), String::new())),
+    }
+    let mut lines = Vec::new();
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for (option, place) in named {
+        if place.is_empty() {
+            lines.push(format!("ok    {option}: nodes that announce themselves when it runs"));
+            continue;
+        }
+        match place.to_socket_addrs() {
+            Ok(addresses) => {
+                let addresses: Vec<SocketAddr> = addresses.collect();
+                let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                lines.push(format!("ok    {option} leads to {}", listed.join(", ")));
+                found.extend(addresses);
+            }
+            Err(error) => lines.push(format!("note  {option} leads nowhere now: {error}")),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    let skipped = found.len().saturating_sub(MAX_TRIED);
+    found.truncate(MAX_TRIED);
+    lines.extend(std::thread::scope(|scope| {
+        let tries: Vec<_> = found.iter().map(|address| scope.spawn(move || knock(*address))).collect();
+        tries.into_iter().filter_map(|knocked| knocked.join().ok()).collect::<Vec<_>>()
+    }));
+    if skipped > 0 {
+        lines.push(format!("note  {skipped} further addresses were not tried"));
+    }
+    lines
+}
+
+/// Whether something listens at a peer's address. Who it is shows when a node with the same secret joins it.
+fn knock(address: SocketAddr) -> String {
+    match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {
+        Ok(_) => format!("ok    peer {address} accepts connections"),
+        Err(error) => format!("note  peer {address} does not answer: {error}"),
     }
 }

@@ -8,17 +8,14 @@ use std::time::Duration;
 use store::NodeName;
 use web::Addresses;
 
+use crate::cluster::{ClusterSettings, Surroundings};
 use crate::options::{Listen, Options};
-use crate::units::{Keep, Size, Span};
+use crate::units::{Keep, Size};
 
 const HTTP: SocketAddr = loopback(4000);
 const MQTT: SocketAddr = loopback(1883);
 const PEER: SocketAddr = loopback(4400);
 const DATA: &str = "./data";
-const REPLICAS: u16 = 3;
-const ACK_COPIES: u16 = 2;
-const MIN_COPIES: u16 = 1;
-const REPLACE_AFTER: Duration = Duration::from_secs(600);
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
@@ -35,24 +32,12 @@ pub(crate) struct Settings {
     pub(crate) peer: SocketAddr,
     pub(crate) public_http: Option<String>,
     pub(crate) public_mqtt: Option<String>,
-    pub(crate) public_peer: Option<String>,
     pub(crate) allow_origins: Vec<String>,
     pub(crate) keep: usize,
     /// Bytes; `None` is half of the machine.
     pub(crate) memory_limit: Option<u64>,
     pub(crate) commit_window: Duration,
-    pub(crate) cluster: Cluster,
-}
-
-/// What concerns the cluster: said and checked, of no effect while a node is alone.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Cluster {
-    pub(crate) replicas: u16,
-    pub(crate) ack_copies: u16,
-    pub(crate) min_copies: u16,
-    pub(crate) replace_after: Duration,
-    pub(crate) zone: Option<String>,
-    pub(crate) has_secret: bool,
+    pub(crate) cluster: ClusterSettings,
 }
 
 impl Settings {
@@ -74,32 +59,7 @@ impl Settings {
                 ));
             }
         }
-        if !peer.ip().is_loopback() && options.cluster_secret.is_none() {
-            wrong.push(format!("--peer {peer} is beyond this machine: it needs --cluster-secret"));
-        }
-
-        let copies = |said: Option<std::num::NonZeroU16>, default| said.map_or(default, u16::from);
-        let cluster = Cluster {
-            replicas: copies(options.replicas, REPLICAS),
-            ack_copies: copies(options.ack_copies, ACK_COPIES),
-            min_copies: copies(options.min_copies, MIN_COPIES),
-            replace_after: options.replace_after.map_or(REPLACE_AFTER, |Span(span)| span),
-            zone: options.zone,
-            has_secret: options.cluster_secret.is_some(),
-        };
-        if options.ack_copies.is_some() && cluster.ack_copies > cluster.replicas {
-            wrong.push(format!(
-                "--ack-copies {} is more than --replicas {}",
-                cluster.ack_copies, cluster.replicas
-            ));
-        }
-        if cluster.min_copies > 1 {
-            wrong.push(format!(
-                "--min-copies {}: this version runs alone and has one copy of everything, so nothing would ever be \
-                 acknowledged",
-                cluster.min_copies
-            ));
-        }
+        let cluster = ClusterSettings::resolve(&options, peer, &Surroundings::read(), &mut wrong);
 
         let mut url = |option: &str, said: Option<String>, schemes: &[&str]| {
             said.map(|text| match base_url(&text, schemes) {
@@ -126,7 +86,6 @@ impl Settings {
             peer,
             public_http,
             public_mqtt,
-            public_peer: options.public_peer,
             allow_origins,
             keep: options.keep.map_or(store::DEFAULT_KEEP, |Keep(keep)| keep),
             memory_limit: options.memory_limit.map(|Size(bytes)| bytes),
@@ -148,7 +107,7 @@ impl Settings {
             mqtt: mqtt.map(|mqtt| {
                 self.public_mqtt.clone().unwrap_or_else(|| format!("mqtt://{}", Self::reachable(mqtt)))
             }),
-            peer: self.public_peer.clone().unwrap_or_else(|| Self::reachable(peer)),
+            peer: self.cluster.public_peer.clone().unwrap_or_else(|| Self::reachable(peer)),
         }
     }
 
@@ -178,13 +137,9 @@ impl Settings {
 
 /// What this version does not have: asking for it must not pass for having it.
 fn unsupported(options: &Options) -> Vec<String> {
-    let alone = "this version runs alone and cannot join other nodes";
     let open = "this version has no authentication";
     let plain = "this version has no TLS; put a proxy that has it in front";
-    let discover = options.discover.as_deref().filter(|how| *how != "none");
     [
-        (!options.join.is_empty()).then(|| format!("--join {}: {alone}", options.join.join(" --join "))),
-        discover.map(|how| format!("--discover {how}: {alone}")),
         options.auth_secret.as_ref().map(|_| format!("--auth-secret: {open}")),
         options.tls_cert.as_ref().map(|file| format!("--tls-cert {}: {plain}", file.display())),
         options.tls_key.as_ref().map(|file| format!("--tls-key {}: {plain}", file.display())),
@@ -236,27 +191,23 @@ mod tests {
             (settings.keep, settings.memory_limit, settings.commit_window),
             (1000, None, Duration::ZERO)
         );
-        let Cluster { replicas, ack_copies, min_copies, replace_after, .. } = settings.cluster;
+        let ClusterSettings { replicas, ack_copies, min_copies, replace_after, .. } = settings.cluster;
         assert_eq!((replicas, ack_copies, min_copies, replace_after), (3, 2, 1, Duration::from_secs(600)));
     }
 
     #[test]
     fn what_cannot_be_honoured_is_refused_by_name_and_all_at_once() {
         let wrong = reasons(Options {
-            join: vec!["a:4400".into()],
-            discover: Some("mdns".into()),
+            join: vec!["a:4400".parse().unwrap()],
             auth_secret: Some("very secret".into()),
             tls_self_signed: Some(true),
-            min_copies: std::num::NonZeroU16::new(2),
+            min_copies: std::num::NonZeroU16::new(4),
             ..Options::default()
         });
-        for named in
-            ["--join a:4400", "--discover mdns", "--auth-secret", "--tls-self-signed", "--min-copies 2"]
-        {
+        for named in ["--join a:4400", "--auth-secret", "--tls-self-signed", "--min-copies 4"] {
             assert!(wrong.contains(named), "{named}: {wrong}");
         }
         assert!(!wrong.contains("very secret"));
-        assert!(Settings::resolve(Options { discover: Some("none".into()), ..Options::default() }).is_ok());
     }
 
     #[test]

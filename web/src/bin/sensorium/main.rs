@@ -4,6 +4,7 @@
 
 mod check;
 mod client;
+mod cluster;
 mod config;
 mod devices;
 mod options;
@@ -26,6 +27,8 @@ Examples:
   sensorium                                    a node on this machine; the dashboard is at http://127.0.0.1:4000
   sensorium --data /var/lib/sensorium --keep 5000
   sensorium --http 0.0.0.0:4000 --mqtt 0.0.0.0:1883 --insecure-open      open to the network, knowingly
+  sensorium --name b --data ./b --http 127.0.0.1:0 --mqtt 127.0.0.1:0 --peer 127.0.0.1:0 --join 127.0.0.1:4400
+                                               a second node on this machine, beside one that has the defaults
   SENSORIUM_NAME=lab-1 sensorium --config sensorium.toml                 option > environment > file > default
   sensorium check --verbose                    would it start? says why not
   sensorium status                             the running node as a table

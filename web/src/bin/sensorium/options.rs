@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 use store::NodeName;
 
+use crate::cluster::{Discover, HostPort, Secret};
 use crate::units::{Keep, Size, Span};
 
 macro_rules! layered {
@@ -74,7 +75,7 @@ pub(crate) struct Options {
     pub(crate) public_mqtt: Option<String>,
     /// What other nodes are told [default: the bound address].
     #[arg(long, env = "SENSORIUM_PUBLIC_PEER", value_name = "HOST:PORT", help_heading = "Addresses")]
-    pub(crate) public_peer: Option<String>,
+    pub(crate) public_peer: Option<HostPort>,
 
     /// Listen beyond this machine without authentication, knowingly.
     #[arg(long, env = "SENSORIUM_INSECURE_OPEN", value_name = "BOOL", help_heading = "Access",
@@ -109,7 +110,7 @@ pub(crate) struct Options {
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) tls_self_signed: Option<bool>,
 
-    /// A node to join; repeatable (not in this version: a node runs alone).
+    /// Another node's --peer address, to join its cluster; repeatable.
     #[arg(
         long,
         env = "SENSORIUM_JOIN",
@@ -117,10 +118,10 @@ pub(crate) struct Options {
         value_delimiter = ',',
         help_heading = "Cluster"
     )]
-    pub(crate) join: Vec<String>,
-    /// How to find other nodes: dns:NAME:PORT, mdns or none [default: none].
+    pub(crate) join: Vec<HostPort>,
+    /// How to find other nodes: dns:NAME:PORT, mdns or none [default: none; on Fly.io and Kubernetes its own DNS name].
     #[arg(long, env = "SENSORIUM_DISCOVER", value_name = "HOW", help_heading = "Cluster")]
-    pub(crate) discover: Option<String>,
+    pub(crate) discover: Option<Discover>,
     /// Shared by the nodes of a cluster; required as soon as peers are off loopback.
     #[arg(
         long,
@@ -129,7 +130,7 @@ pub(crate) struct Options {
         hide_env_values = true,
         help_heading = "Cluster"
     )]
-    pub(crate) cluster_secret: Option<String>,
+    pub(crate) cluster_secret: Option<Secret>,
     /// Nodes that keep each sensor [default: 3].
     #[arg(long, env = "SENSORIUM_REPLICAS", value_name = "N", help_heading = "Cluster")]
     pub(crate) replicas: Option<NonZeroU16>,
@@ -231,6 +232,8 @@ mod tests {
             ("name = 'a/b'", "a/b"),
             ("replicas = 0", "nonzero"),
             ("http = 4000", "http"),
+            ("join = ['nowhere']", "HOST:PORT"),
+            ("discover = 'consul'", "dns:NAME:PORT"),
         ] {
             let error = toml::from_str::<Options>(wrong).unwrap_err().to_string();
             assert!(error.contains(named), "{wrong}: {error}");
@@ -239,16 +242,17 @@ mod tests {
 
     #[test]
     fn what_is_said_above_wins() {
-        let above = Options { keep: Some(Keep(7)), join: vec!["a:1".into()], ..Options::default() };
+        let above = Options { keep: Some(Keep(7)), join: vec!["a:1".parse().unwrap()], ..Options::default() };
         let below = Options {
             keep: Some(Keep(8)),
             zone: Some("z".into()),
-            join: vec!["b:1".into()],
+            join: vec!["b:1".parse().unwrap()],
             allow_origin: vec!["https://c".into()],
             ..Options::default()
         };
         let both = above.over(below);
         assert_eq!((both.keep, both.zone.as_deref()), (Some(Keep(7)), Some("z")));
-        assert_eq!((both.join, both.allow_origin), (vec!["a:1".to_owned()], vec!["https://c".to_owned()]));
+        assert_eq!(both.join, ["a:1".parse().unwrap()]);
+        assert_eq!(both.allow_origin, ["https://c"]);
     }
 }
