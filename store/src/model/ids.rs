@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Longest id a client may use, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
 /// Partitions of a cluster, fixed when it is born.
@@ -97,7 +99,7 @@ text_id!(
 );
 
 /// The first 128 bits of BLAKE3 over sensor and attribute, with a zero byte between.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SeriesId(pub [u8; 16]);
 
 impl SeriesId {
@@ -120,7 +122,7 @@ impl fmt::Debug for SeriesId {
 }
 
 /// One of [`PARTITIONS`]: the unit of placement and replication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Partition(pub u16);
 
 impl Partition {
@@ -133,7 +135,7 @@ impl Partition {
 }
 
 /// A node's disk: drawn once when the data directory is made.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
 impl fmt::Display for NodeId {
@@ -150,7 +152,7 @@ impl fmt::Debug for NodeId {
 
 /// The author of blocks: a node in one of its runs. `start` is random and drawn anew at each start, so that a
 /// block number is never used twice, even after a restored backup.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// Whose disk.
     pub node: NodeId,

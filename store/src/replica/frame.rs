@@ -210,12 +210,7 @@ impl Frame {
     /// Reads a frame back without the blocks of partitions that are not `wanted`.
     pub fn decode_if(record: &[u8], wanted: impl Fn(Partition) -> bool) -> Result<Self, Malformed> {
         let mut reader = Reader(unseal(record)?);
-        if reader.byte("a frame version")? != VERSION {
-            return Err(reader.malformed("frame version 1"));
-        }
-        let node = NodeId(reader.word("an origin's node")?);
-        let origin = Origin { node, start: reader.word("an origin's start")? };
-        let number = reader.varint("a frame number")?;
+        let (origin, number) = frame_head(&mut reader)?;
         let count = reader.count(3, "a block count")?;
         let mut blocks = Vec::new();
         for _ in 0..count {
@@ -228,18 +223,61 @@ impl Frame {
     }
 }
 
-fn decode_block(
-    reader: &mut Reader<'_>,
-    origin: Origin,
-    wanted: impl Fn(Partition) -> bool,
-) -> Result<Option<Block>, Malformed> {
+/// The frame with only the blocks that `kept` names; their bytes stay as they are. `None` when none is left, or when
+/// the record is no frame.
+pub fn reduce(record: &[u8], kept: impl Fn(Partition, u64) -> bool) -> Option<Vec<u8>> {
+    let content = unseal(record).ok()?;
+    let mut reader = Reader(content);
+    frame_head(&mut reader).ok()?;
+    let head = content.len() - reader.0.len();
+    let count = reader.count(3, "a block count").ok()?;
+    let mut writer = FrameWriter { header: content[..head].to_vec(), blocks: Vec::new(), count: 0 };
+    for _ in 0..count {
+        let before = reader.0;
+        let (partition, number, _) = block_head(&mut reader).ok()?;
+        if kept(partition, number) {
+            writer.blocks.extend_from_slice(&before[..before.len() - reader.0.len()]);
+            writer.count += 1;
+        }
+    }
+    (writer.count > 0).then(|| writer.finish())
+}
+
+/// Author and number of a frame, and the places of its blocks, without their content.
+pub fn outline(record: &[u8]) -> Result<(Origin, u64, Vec<(Partition, u64)>), Malformed> {
+    let mut reader = Reader(unseal(record)?);
+    let (origin, number) = frame_head(&mut reader)?;
+    let count = reader.count(3, "a block count")?;
+    let places =
+        (0..count).map(|_| block_head(&mut reader).map(|(partition, number, _)| (partition, number)));
+    Ok((origin, number, places.collect::<Result<_, _>>()?))
+}
+
+fn frame_head(reader: &mut Reader<'_>) -> Result<(Origin, u64), Malformed> {
+    if reader.byte("a frame version")? != VERSION {
+        return Err(reader.malformed("frame version 1"));
+    }
+    let node = NodeId(reader.word("an origin's node")?);
+    let origin = Origin { node, start: reader.word("an origin's start")? };
+    Ok((origin, reader.varint("a frame number")?))
+}
+
+fn block_head<'a>(reader: &mut Reader<'a>) -> Result<(Partition, u64, Reader<'a>), Malformed> {
     let partition = match reader.varint("a partition")? {
         partition if partition <= u64::from(PARTITIONS) => Partition(partition as u16),
         _ => return Err(reader.malformed("a partition of at most 1024")),
     };
     let number = reader.varint("a block number")?;
     let length = reader.count(1, "a block length")?;
-    let mut body = Reader(reader.bytes(length, "a block")?);
+    Ok((partition, number, Reader(reader.bytes(length, "a block")?)))
+}
+
+fn decode_block(
+    reader: &mut Reader<'_>,
+    origin: Origin,
+    wanted: impl Fn(Partition) -> bool,
+) -> Result<Option<Block>, Malformed> {
+    let (partition, number, mut body) = block_head(reader)?;
     if !wanted(partition) {
         return Ok(None);
     }
@@ -343,6 +381,26 @@ mod tests {
         fn a_frame_comes_back(times in prop::collection::vec(any::<i64>(), 1..50), channels in 0..=16usize) {
             let (frame, bytes) = example(&times, channels);
             prop_assert_eq!(Frame::decode(&bytes), Ok(frame));
+        }
+
+        #[test]
+        fn a_frame_is_reduced_to_some_blocks(kept in prop::collection::btree_set(0..20u16, 0..20)) {
+            let mut whole = FrameWriter::new(ORIGIN, 700);
+            let mut part = FrameWriter::new(ORIGIN, 700);
+            for partition in 0..20u16 {
+                whole.samples(Partition(partition), u64::from(partition) + 3, &[], &[]);
+                if kept.contains(&partition) {
+                    part.samples(Partition(partition), u64::from(partition) + 3, &[], &[]);
+                }
+            }
+            let whole = whole.finish();
+            let reduced = reduce(&whole, |partition, number| {
+                kept.contains(&partition.0) && number == u64::from(partition.0) + 3
+            });
+            prop_assert_eq!(reduced, (!kept.is_empty()).then(|| part.finish()));
+            let (origin, number, places) = outline(&whole).unwrap();
+            prop_assert_eq!((origin, number, places.len()), (ORIGIN, 700, 20));
+            prop_assert_eq!(places[4], (Partition(4), 7));
         }
 
         #[test]

@@ -1,0 +1,80 @@
+//! Placement: which nodes keep a partition. Rendezvous hashing over node names with a pinned hash (BLAKE3), so every
+//! node comes to the same answer in every release, and a node that comes or goes moves only its share.
+//!
+//! Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998.
+
+use crate::model::ids::{NodeName, Partition};
+
+/// The weight of a node for a partition; the highest keep it.
+fn weight(node: &NodeName, partition: Partition) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&partition.0.to_le_bytes());
+    hasher.update(node.as_str().as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+/// The nodes of a cluster in the order in which they keep `partition`: the first `replicas` do, the first of all does
+/// what only one may do.
+pub fn ranked<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, partition: Partition) -> Vec<&'a NodeName> {
+    let mut ranked: Vec<_> = nodes.into_iter().map(|node| (weight(node, partition), node)).collect();
+    ranked.sort_unstable_by(|a, b| b.cmp(a));
+    ranked.into_iter().map(|(_, node)| node).collect()
+}
+
+/// Whether `node` is among the `replicas` nodes that keep `partition`.
+pub fn keeps<'a>(
+    node: &NodeName,
+    nodes: impl IntoIterator<Item = &'a NodeName>,
+    partition: Partition,
+    replicas: usize,
+) -> bool {
+    let own = (weight(node, partition), node);
+    let before = nodes.into_iter().filter(|other| (weight(other, partition), *other) > own).count();
+    before < replicas
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::PARTITIONS;
+
+    fn names(count: usize) -> Vec<NodeName> {
+        (0..count).map(|index| NodeName::new(&format!("node-{index}")).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_order_is_pinned() {
+        let names = names(4);
+        let order: Vec<_> = ranked(&names, Partition(7)).into_iter().map(NodeName::as_str).collect();
+        assert_eq!(order, ["node-3", "node-0", "node-2", "node-1"]);
+    }
+
+    #[test]
+    fn each_keeps_its_share_and_a_newcomer_moves_only_its_own() {
+        let (ten, eleven) = (names(10), names(11));
+        let (mut shares, mut moved) = (vec![0; 10], 0);
+        for partition in (0..PARTITIONS).map(Partition) {
+            let before = &ranked(&ten, partition)[..3];
+            let after = &ranked(&eleven, partition)[..3];
+            for (index, node) in ten.iter().enumerate() {
+                assert_eq!(before.contains(&node), keeps(node, &ten, partition, 3));
+                shares[index] += usize::from(before.contains(&node));
+            }
+            let new = after.iter().filter(|node| !before.contains(node)).count();
+            assert!(new == 0 || after.contains(&&eleven[10]), "only the newcomer takes over");
+            moved += new;
+        }
+        assert!(shares.iter().all(|share| (230..=390).contains(share)), "{shares:?}");
+        assert!((180..=380).contains(&moved), "{moved} of 3072 moved");
+    }
+
+    #[test]
+    fn with_as_many_nodes_as_replicas_all_keep_all() {
+        let names = names(3);
+        for partition in (0..PARTITIONS).map(Partition) {
+            assert!(names.iter().all(|node| keeps(node, &names, partition, 3)));
+        }
+    }
+}

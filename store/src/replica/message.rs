@@ -1,0 +1,114 @@
+//! What replicas say to each other over a link. Encoded with `postcard`; the link puts a version before it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::view::Load;
+use crate::model::ids::{Origin, Partition};
+
+/// The last block held of each origin in one partition.
+pub type Entries = Vec<(Origin, u64)>;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// First on every link, and again after a snapshot: of the receiver's frames the sender holds all up to `held`,
+    /// and has made all up to `durable` durable. The receiver goes on behind `held`.
+    Resume {
+        /// Last frame held.
+        held: u64,
+        /// Last frame durable.
+        durable: u64,
+    },
+    /// A frame of the sender. There is none for the receiver between `previous` and this one.
+    Frame {
+        /// Number of the frame before.
+        previous: u64,
+        /// The frame as it stands in the log.
+        frame: Bytes,
+    },
+    /// Blocks that the receiver asked for, of any origin.
+    Relay {
+        /// A frame, or those of its blocks that were asked for.
+        frame: Bytes,
+    },
+    /// All of the receiver's frames up to this one are durable here.
+    Ack {
+        /// The frame's number.
+        frame: u64,
+    },
+    /// A frame is missing behind this one of the receiver's: go on from there.
+    Rewind {
+        /// Last frame held.
+        after: u64,
+    },
+    /// What the receiver wants of these partitions is no longer in the log; a snapshot has it.
+    Trimmed {
+        /// Which.
+        partitions: Vec<Partition>,
+    },
+    /// Hash over all that is durable here.
+    Root(u64),
+    /// The same for each partition: the roots differ.
+    Digest(Vec<u64>),
+    /// What is durable here of the partitions that differ.
+    Vectors {
+        /// Whether the receiver shall answer with its own.
+        answer: bool,
+        /// By partition.
+        partitions: Vec<(Partition, Entries)>,
+    },
+    /// Send the blocks of `origin` from these numbers on.
+    Want {
+        /// Whose.
+        origin: Origin,
+        /// First block wanted in each partition.
+        blocks: Vec<(Partition, u64)>,
+    },
+    /// Send all of these partitions as they stand on disk.
+    WantSnapshot {
+        /// Which.
+        partitions: Vec<Partition>,
+    },
+    /// A piece of a snapshot, or of series that a scrub found different.
+    Piece(Piece),
+    /// The snapshot is complete.
+    SnapshotEnd(Coverage),
+    /// Hashes of the rings of some series, taken while the partition stood at this version.
+    Scrub {
+        /// Which partition.
+        partition: Partition,
+        /// Hash of its entries.
+        version: u64,
+        /// Series, hash of its ring.
+        series: Vec<(u128, u64)>,
+    },
+    /// Send the rings of these series, which differ.
+    WantRings(Vec<u128>),
+    /// What the sender says of itself.
+    Load(Load),
+}
+
+/// A piece of a snapshot: records as they stand in the tables of the sender.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Records of `series`.
+    pub series: Vec<Bytes>,
+    /// Records of `descriptors`.
+    pub descriptors: Vec<Bytes>,
+    /// Records of `chunks`, with the series that each is of.
+    pub chunks: Vec<(u128, Bytes)>,
+    /// Frames of the log, reduced to the partitions of the snapshot.
+    pub frames: Vec<Bytes>,
+    /// The receiver answers with the same series of its own.
+    pub answer: bool,
+}
+
+/// What a snapshot covers: all blocks up to these numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// By partition.
+    pub partitions: Vec<(Partition, Entries)>,
+    /// By origin, the last of its frames held without gaps; only in a snapshot of all partitions.
+    pub frames: Entries,
+}
