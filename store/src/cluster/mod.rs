@@ -1,4 +1,12 @@
 //! The cluster: who is in it, the links between its nodes, and what is told about it.
+//!
+//! `secret` turns the cluster secret into keys, `datagram` seals with one of them. `link` opens connections (`hello`:
+//! who may; `tls`: how). `placement` says which nodes keep a partition. `view` is what people see of it all.
 
+pub mod datagram;
+pub mod hello;
+pub mod link;
 pub mod placement;
+pub mod secret;
+mod tls;
 pub mod view;

@@ -327,7 +327,7 @@ mod tests {
         b.state = NodeState::Down;
         nodes.put(b);
         assert!(changed.has_changed().unwrap());
-        for _ in 0..EVENTS + 1 {
+        for _ in 0..=EVENTS {
             nodes.event("b", Happening::Died);
         }
         assert_eq!(nodes.events().len(), EVENTS);
