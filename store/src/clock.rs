@@ -58,6 +58,11 @@ impl Clock {
         Stamp { time: now.max(before + 1), author: self.author }
     }
 
+    /// The time of this machine's clock, as stamps have it.
+    pub fn now(&self) -> u64 {
+        uhlc::system_time_clock().as_u64()
+    }
+
     /// Makes every later stamp greater than `time`.
     pub fn raise(&self, time: u64) {
         self.highest.fetch_max(time, Ordering::Relaxed);

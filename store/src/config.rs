@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::ids::NodeName;
+pub use crate::replica::state::Policy;
 
 /// Samples kept of a series that declares nothing.
 pub const DEFAULT_KEEP: usize = 1000;
@@ -25,6 +26,10 @@ pub struct Config {
     pub memory_limit: u64,
     /// How long a commit waits for company. Zero: no longer than pacing asks for.
     pub commit_window: Duration,
+    /// Copies that make an acknowledgement, and below how many there is none.
+    pub copies: Policy,
+    /// Other nodes are expected: until they are met, nothing is acknowledged with fewer copies than asked for.
+    pub expects_peers: bool,
     /// Log size that starts a checkpoint, in bytes.
     pub log_budget: u64,
 }
@@ -38,6 +43,8 @@ impl Config {
             keep: DEFAULT_KEEP,
             memory_limit: half_of_memory(),
             commit_window: Duration::ZERO,
+            copies: Policy { ack_copies: 2, min_copies: 1 },
+            expects_peers: false,
             log_budget: 64 << 20,
         }
     }

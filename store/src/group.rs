@@ -6,14 +6,17 @@
 //! Bounds: at most [`GROUP_BYTES`] of encoded samples wait for a seal (and one append beyond); then appending waits.
 //! It also waits while the log is at twice its budget, until a checkpoint has trimmed it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::error::Failed;
+use crate::model::ids::{Origin, Partition};
 use crate::registry::Operation;
 use crate::series::Series;
 
@@ -21,9 +24,13 @@ use crate::series::Series;
 pub(crate) const GROUP_BYTES: usize = 1 << 20;
 /// A group of this size is committed without waiting for company.
 const FULL_GROUP_BYTES: usize = 256 << 10;
-/// Commits under steady load are this far apart: each costs a sync and some 30 KiB of database pages beside the
+/// Commits of a few samples each are this far apart under steady load.
+const PACE: Duration = Duration::from_millis(1);
+/// Commits of [`PACE_FULL_BYTES`] are this far apart: each costs a sync and some 30 KiB of database pages beside the
 /// samples, so many small ones would wear a disk out for nothing.
-const PACE: Duration = Duration::from_millis(5);
+const PACE_FULL: Duration = Duration::from_millis(5);
+/// What half a million samples a second bring in [`PACE_FULL`].
+const PACE_FULL_BYTES: f64 = 48.0 * 1024.0;
 /// Commits that may go unpaced after a rest, so that a lone device is answered at once.
 const BURST: u32 = 32;
 
@@ -47,7 +54,7 @@ impl Ticket {
         Self(Arc::new(Pending { frame, fate: OnceLock::new(), settled: Notify::new() }))
     }
 
-    /// The number of the frame that holds the samples; frames become durable in order.
+    /// The number of the commit that holds the samples; commits become durable in order.
     pub fn frame(&self) -> u64 {
         self.0.frame
     }
@@ -75,18 +82,46 @@ impl Ticket {
     }
 }
 
-/// What the frame to come will hold.
+/// What the next commit will hold.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub ticket: Ticket,
     pub dirty: Vec<Series>,
     pub operations: Vec<Operation>,
+    /// Frames of other origins.
+    pub taken: Vec<Logged>,
 }
 
-/// However a commit ends, nobody waits for ever.
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        self.ticket.settle(Err(Failed("the commit did not end".into())));
+/// A frame of another origin for the log, and what is held with it.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    pub bytes: Bytes,
+    pub whole: bool,
+    pub marks: Vec<(Partition, Origin, u64)>,
+}
+
+/// The tickets of frames that are sealed and not yet acknowledged, oldest first. Their number is bounded by that of
+/// the senders who wait for them.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Mutex<VecDeque<Ticket>>);
+
+impl Waiting {
+    pub(crate) fn push(&self, ticket: Ticket) {
+        self.0.lock().push_back(ticket);
+    }
+
+    /// Settles the tickets of all frames up to this one.
+    pub(crate) fn settle(&self, frame: u64, copies: Copies) {
+        let mut waiting = self.0.lock();
+        while let Some(ticket) = waiting.front().filter(|ticket| ticket.frame() <= frame) {
+            ticket.settle(Ok(copies));
+            waiting.pop_front();
+        }
+    }
+
+    /// However it ends, nobody waits for ever.
+    pub(crate) fn fail(&self, failed: &Failed) {
+        self.0.lock().drain(..).for_each(|ticket| ticket.settle(Err(failed.clone())));
     }
 }
 
@@ -95,6 +130,7 @@ struct Open {
     ticket: Ticket,
     dirty: Vec<Series>,
     operations: Vec<Operation>,
+    taken: Vec<Logged>,
     since: Option<Instant>,
     /// The checkpointer has something for the next transaction.
     errand: bool,
@@ -123,11 +159,13 @@ pub(crate) enum Wake {
 }
 
 impl Group {
-    pub(crate) fn new(window: Duration) -> Self {
+    /// `first` is the number of the first commit.
+    pub(crate) fn new(window: Duration, first: u64) -> Self {
         let open = Open {
-            ticket: Ticket::new(1),
+            ticket: Ticket::new(first),
             dirty: Vec::new(),
             operations: Vec::new(),
+            taken: Vec::new(),
             since: None,
             errand: false,
             closing: false,
@@ -181,6 +219,20 @@ impl Group {
         drop(open);
         self.work.notify_one();
         ticket
+    }
+
+    /// Adds a frame of another origin to the next commit. Its samples count as waiting: see [`Self::shrink`].
+    pub(crate) fn take(&self, logged: Logged) {
+        let bytes = logged.bytes.len();
+        let mut open = self.open.lock();
+        open.taken.push(logged);
+        let first = open.since.is_none();
+        open.since.get_or_insert_with(Instant::now);
+        drop(open);
+        if first {
+            self.work.notify_one();
+        }
+        self.grow(bytes);
     }
 
     /// Counts encoded bytes.
@@ -262,6 +314,7 @@ impl Group {
             ticket: std::mem::replace(&mut open.ticket, next),
             dirty: std::mem::take(&mut open.dirty),
             operations: std::mem::take(&mut open.operations),
+            taken: std::mem::take(&mut open.taken),
         }
     }
 
@@ -279,34 +332,39 @@ impl Group {
     }
 }
 
-/// Spaces commits out under steady load: a bucket of [`BURST`] tokens that fills by one every [`PACE`].
+/// Spaces commits out under steady load: a bucket of [`BURST`] tokens that fills by one every interval. The interval
+/// grows with what a commit holds, from [`PACE`] for a trickle to [`PACE_FULL`] at half a million samples a second:
+/// where each commit is full anyway, fewer of them write less, and nobody waits much longer.
 #[derive(Debug)]
 pub(crate) struct Pace {
     tokens: u32,
     filled: Instant,
+    interval: Duration,
 }
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { tokens: BURST, filled: Instant::now() }
+        Self { tokens: BURST, filled: Instant::now(), interval: PACE }
     }
 
     /// When the next commit may start.
     fn due(&mut self) -> Instant {
         let elapsed = self.filled.elapsed();
-        let earned = (elapsed.as_nanos() / PACE.as_nanos()).min(u128::from(BURST)) as u32;
+        let earned = (elapsed.as_nanos() / self.interval.as_nanos()).min(u128::from(BURST)) as u32;
         if earned > 0 {
             self.tokens = (self.tokens + earned).min(BURST);
             self.filled = Instant::now();
         }
-        if self.tokens > 0 { self.filled } else { self.filled + PACE }
+        if self.tokens > 0 { self.filled } else { self.filled + self.interval }
     }
 
-    /// Counts a commit.
-    pub(crate) fn spend(&mut self) {
+    /// Counts a commit of so many bytes.
+    pub(crate) fn spend(&mut self, bytes: usize) {
         if self.tokens == 0 {
             self.filled = Instant::now();
         }
         self.tokens = self.tokens.saturating_sub(1);
+        let more = (PACE_FULL - PACE).mul_f64((bytes as f64 / PACE_FULL_BYTES).min(1.0));
+        self.interval = PACE + more;
     }
 }

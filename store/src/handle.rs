@@ -1,15 +1,15 @@
 //! The store's handle: what the other crates call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, StorageBackend};
 
 use crate::clock::{Clock, Stamp};
@@ -22,16 +22,20 @@ use crate::disk::recover;
 use crate::disk::tables::FILE;
 use crate::error::{AppendError, CLOSED, Failed, OpenError, Refusal};
 use crate::feed::{Subscription, publish};
-use crate::group::{Group, Ticket};
+use crate::group::{Group, Ticket, Waiting};
+use crate::intake::Intake;
 use crate::ledger::{Counters, Ledger};
 use crate::memory::{Found, Memory};
 use crate::model::ids::{Attribute, NodeId, NodeName, Origin, SensorId};
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, Values};
+use crate::post::Post;
 use crate::registry::{AttributeDescription, Description, Operation};
 use crate::replica::frame::RunWriter;
+use crate::replica::state::Replica;
 use crate::ring::{Joined, Ring, Samples, Stamps};
 use crate::series::{AttributeView, OpenRun, Sensor, Series};
+use crate::tail::Tail;
 
 /// Who this node is.
 #[derive(Debug, Clone)]
@@ -83,6 +87,10 @@ struct Inner {
     clock: Clock,
     memory: Arc<Memory>,
     shared: Arc<Shared>,
+    /// `None` once the store is closed.
+    database: Mutex<Option<Arc<Database>>>,
+    /// Other nodes that took samples.
+    names: RwLock<HashMap<NodeId, NodeName>>,
     counters: Counters,
     traffic: Arc<Traffic>,
     started: Instant,
@@ -191,19 +199,27 @@ impl Store {
         tracing::info!(
             samples = recovered.samples, log_bytes = recovered.log.bytes, took = ?began.elapsed(), "store recovered"
         );
+        let replica = Replica::new(origin, config.copies, recovered.versions, config.expects_peers);
         let shared = Arc::new(Shared {
             origin,
-            group: Group::new(config.commit_window),
+            group: Group::new(config.commit_window, recovered.commit + 1),
+            waiting: Waiting::default(),
             log: Mutex::new(recovered.log),
-            versions: Mutex::new(recovered.versions),
+            trimming: AtomicBool::new(false),
+            tail: Tail::default(),
+            replica: Mutex::new(replica),
+            post: Post::default(),
             figures: CommitFigures::default(),
             log_budget: config.log_budget,
         });
         let (errand_in, errands) = sync_channel(1);
-        let (over_in, over_budget) = sync_channel(1);
-        let committer = Committer { database, shared: shared.clone(), errands, over_budget: over_in };
+        let (job_in, jobs) = channel();
+        shared.post.set_checkpointer(Some(job_in.clone()));
+        let database = Arc::new(database);
+        let committer =
+            Committer { database: database.clone(), shared: shared.clone(), errands, jobs: job_in };
         let checkpointer =
-            Checkpointer { memory: memory.clone(), shared: shared.clone(), errands: errand_in, over_budget };
+            Checkpointer { memory: memory.clone(), shared: shared.clone(), errands: errand_in, jobs };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
             spawned.map_err(|source| OpenError::Io { path: path.clone(), source })
@@ -219,6 +235,8 @@ impl Store {
             clock,
             memory,
             shared,
+            database: Mutex::new(Some(database)),
+            names: RwLock::default(),
             counters: Counters::default(),
             traffic,
             started: Instant::now(),
@@ -369,6 +387,7 @@ impl Store {
         // Outside of the lock: the committer may want it at once.
         shared.group.grow(bytes);
         series.sensor_entry().counters.joined(joined);
+        series.sensor_entry().taker.store(0, Ordering::Relaxed);
         self.0.counters.joined(joined);
         (ticket, joined)
     }
@@ -423,10 +442,38 @@ impl Store {
             sensor: sensor.id.clone(),
             name: sensor.name.lock().val.clone(),
             online: sensor.devices.load(Ordering::Relaxed) > 0,
-            node: self.0.node.name.clone(),
+            node: self.taker(sensor),
             last: attributes.values().filter_map(|view| view.last.as_ref().map(|last| last.0)).max(),
             attributes,
         }
+    }
+
+    fn taker(&self, sensor: &Sensor) -> NodeName {
+        let taker = NodeId(sensor.taker.load(Ordering::Relaxed));
+        self.0.names.read().get(&taker).unwrap_or(&self.0.node.name).clone()
+    }
+
+    /// Says what a node is called, so that sensors can be said to be on it.
+    pub(crate) fn call(&self, node: NodeId, name: &NodeName) {
+        self.0.names.write().insert(node, name.clone());
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// The data file, for reading; `None` once the store is closed.
+    pub(crate) fn database(&self) -> Option<Arc<Database>> {
+        self.0.database.lock().clone()
+    }
+
+    /// Where blocks of other nodes go.
+    pub(crate) fn intake(&self) -> Intake<'_> {
+        Intake { memory: &self.0.memory, config: &self.0.config, clock: &self.0.clock }
     }
 
     /// What became of the samples of a sensor.
@@ -490,6 +537,8 @@ impl Store {
 impl Inner {
     fn stop(&self) {
         self.shared.group.close();
+        self.shared.post.set_checkpointer(None);
+        self.database.lock().take();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }

@@ -209,7 +209,7 @@ impl Memory {
         series.set_reserved(series.reserved() + more as usize);
     }
 
-    /// Puts a recovered series in its place, without asking for memory.
+    /// Puts a series that the disk or another node has in its place, without asking for memory.
     pub(crate) fn restore(
         &self,
         sensor: &SensorId,
@@ -223,9 +223,13 @@ impl Memory {
         let keep = keep_of(&self.config, kind, 0, None);
         let mut catalog = self.sensors.write();
         let held = catalog.hold(sensor);
+        if let Some(series) = held.attributes.get(attribute) {
+            return series.clone();
+        }
         let series = Series::new(held.entry.clone(), attribute, kind, keep, shape);
         held.attributes.insert(attribute.clone(), series.clone());
         catalog.by_id.insert(series.id(), series.clone());
+        self.feed.born(&series);
         series
     }
 }

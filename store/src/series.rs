@@ -4,7 +4,7 @@
 //! so whatever a frame holds was in memory before the frame was sealed, and followers see changes in one order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -36,6 +36,8 @@ pub(crate) struct Sensor {
     pub counters: Counters,
     /// Connections here that speak for it.
     pub devices: AtomicUsize,
+    /// The node that took its samples last; 0 for this one.
+    pub taker: AtomicU64,
     /// What is said of it is not in the `descriptors` table yet.
     pub unsaved: AtomicBool,
 }
@@ -48,6 +50,7 @@ impl Sensor {
             name: Mutex::new(unset()),
             counters: Counters::default(),
             devices: AtomicUsize::new(0),
+            taker: AtomicU64::new(0),
             unsaved: AtomicBool::new(false),
         }
     }

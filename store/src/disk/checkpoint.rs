@@ -18,8 +18,9 @@ use super::commit::{Errand, Shared};
 use super::tables::{chunk_key, series_key};
 use crate::codec::{put_text, seal};
 use crate::memory::Memory;
-use crate::model::ids::{Origin, SensorId};
+use crate::model::ids::SensorId;
 use crate::registry::{AttributeDescription, Description, Operation};
+use crate::replica::message::Coverage;
 use crate::series::{Sensor, Series};
 
 /// Chunk bytes that ride in one commit.
@@ -27,11 +28,20 @@ const SLICE_BYTES: usize = 256 << 10;
 /// Log frames trimmed in one commit.
 const SLICE_FRAMES: usize = 256;
 
+/// Why there is a checkpoint.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// The log is over its budget.
+    OverBudget,
+    /// A snapshot was joined into the rings: it counts when they are on disk.
+    Adopt(Coverage),
+}
+
 pub(crate) struct Checkpointer {
     pub memory: Arc<Memory>,
     pub shared: Arc<Shared>,
     pub errands: SyncSender<(Errand, SyncSender<()>)>,
-    pub over_budget: Receiver<()>,
+    pub jobs: Receiver<Job>,
 }
 
 /// The committer has ended.
@@ -40,17 +50,26 @@ struct Ended;
 impl Checkpointer {
     /// Runs until the committer ends.
     pub(crate) fn run(self) {
-        while self.over_budget.recv().is_ok() {
+        while let Ok(job) = self.jobs.recv() {
             let before = self.shared.log.lock().bytes;
-            if self.checkpoint().is_err() {
+            let coverage = match job {
+                Job::OverBudget => Coverage::default(),
+                Job::Adopt(coverage) => coverage,
+            };
+            if self.checkpoint(coverage.clone()).is_err() {
                 return;
+            }
+            self.shared.trimming.store(false, Ordering::Relaxed);
+            if coverage != Coverage::default() {
+                let effects = self.shared.replica.lock().adopted(&coverage);
+                self.shared.deliver(effects);
             }
             let after = self.shared.log.lock().bytes;
             tracing::debug!(before, after, "checkpoint done, log trimmed");
         }
     }
 
-    fn checkpoint(&self) -> Result<(), Ended> {
+    fn checkpoint(&self, coverage: Coverage) -> Result<(), Ended> {
         let open = self.shared.group.frame();
         let mut errand = Errand::default();
         for series in self.memory.all() {
@@ -68,11 +87,9 @@ impl Checkpointer {
         }
         let old: Vec<_> = {
             let log = self.shared.log.lock();
-            let Origin { node, start } = self.shared.origin;
-            let ours = |key: &(u64, u64, u64)| (key.0, key.1) == (node.0, start);
-            log.frames.iter().map(|frame| frame.0).filter(|key| !ours(key) || key.2 < open).collect()
+            log.frames.iter().map(|frame| frame.0).take_while(|key| key.0 < open).collect()
         };
-        errand.versions = true;
+        errand.versions = Some(coverage);
         self.send(errand)?;
         for slice in old.chunks(SLICE_FRAMES) {
             self.send(Errand { trim: slice.to_vec(), ..Errand::default() })?;
@@ -130,7 +147,7 @@ fn write_out(series: &Series, errand: &mut Errand) {
     }
 }
 
-fn series_record(series: &Series, kind: &str) -> Vec<u8> {
+pub(super) fn series_record(series: &Series, kind: &str) -> Vec<u8> {
     let mut record = Vec::new();
     put_text(&mut record, series.sensor().as_str());
     put_text(&mut record, series.attribute().as_str());
@@ -140,7 +157,7 @@ fn series_record(series: &Series, kind: &str) -> Vec<u8> {
 }
 
 /// The operations that make the sensor's descriptor, one for each stamp; `None` when nothing is described.
-fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
+pub(super) fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
     let mut by_stamp: HashMap<_, Description> = HashMap::new();
     let name = sensor.name.lock().clone();
     if name.val.is_some() {

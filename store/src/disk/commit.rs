@@ -1,25 +1,33 @@
-//! The committer: the one thread that writes. It seals a frame, commits it, settles its tickets, and goes on.
+//! The committer: the one thread that writes. It seals a frame, offers it to the peers, commits it together with what
+//! came from them, and goes on.
 //!
 //! A commit starts when work exists and none is running; the next group forms meanwhile. What the checkpointer has
-//! prepared rides in the same transactions. Invariants: a ticket is settled as kept only after `commit` returned with
-//! `Durability::Immediate`; after a failed commit nothing is ever acknowledged again.
+//! prepared rides in the same transactions. Invariants: what is told to [`Replica::committed`] was durable before
+//! (`commit` returned with `Durability::Immediate`); after a failed commit nothing is ever acknowledged again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use redb::Database;
+use redb::{Database, ReadableTable};
 
-use super::tables::{CHUNKS, ChunkKey, DESCRIPTORS, FORMAT, LOG, LogKey, META, SERIES, VERSIONS, log_key};
+use super::checkpoint::Job;
+use super::tables::{
+    CHUNKS, ChunkKey, DESCRIPTORS, FORMAT, LOG, LOG_BEFORE, LogKey, META, OWN, SERIES, VERSIONS, place,
+};
 use crate::error::{CLOSED, Failed};
-use crate::group::{Copies, Group, Pace, Sealed, Wake};
-use crate::model::ids::{NodeId, Origin, PARTITIONS};
+use crate::group::{Group, Pace, Sealed, Waiting, Wake};
+use crate::model::ids::{NodeId, Origin, PARTITIONS, Partition};
+use crate::post::Post;
 use crate::replica::frame::{FrameWriter, Name, REGISTRY};
-use crate::replica::version::VersionVector;
+use crate::replica::message::Coverage;
+use crate::replica::state::Replica;
 use crate::series::OpenRun;
+use crate::tail::Tail;
 
 /// Work of the checkpointer for the next transaction.
 #[derive(Debug, Default)]
@@ -28,8 +36,8 @@ pub(crate) struct Errand {
     pub chunks: Vec<(ChunkKey, Vec<u8>)>,
     pub series: Vec<(u128, Vec<u8>)>,
     pub descriptors: Vec<(String, Vec<u8>)>,
-    /// Write the version vector: the log is about to be trimmed.
-    pub versions: bool,
+    /// Write the version vector: the log is about to be trimmed, or a snapshot counts from here on.
+    pub versions: Option<Coverage>,
     pub trim: Vec<LogKey>,
 }
 
@@ -45,12 +53,25 @@ impl Errand {
 pub(crate) struct LogIndex {
     pub frames: VecDeque<(LogKey, u64)>,
     pub bytes: u64,
+    /// The last own frame of this run that was trimmed.
+    pub floor: u64,
 }
 
 impl LogIndex {
     pub(crate) fn push(&mut self, key: LogKey, bytes: u64) {
         self.frames.push_back((key, bytes));
         self.bytes += bytes;
+    }
+
+    fn trim(&mut self, key: LogKey) {
+        if let Some(at) = self.frames.iter().position(|frame| frame.0 == key)
+            && let Some((_, bytes)) = self.frames.remove(at)
+        {
+            self.bytes -= bytes;
+            if key.1 == OWN {
+                self.floor = self.floor.max(key.0);
+            }
+        }
     }
 }
 
@@ -63,25 +84,41 @@ pub(crate) struct CommitFigures {
     pub durable_frame: AtomicU64,
 }
 
-/// What committer and checkpointer share.
+/// What committer, checkpointer and links share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub origin: Origin,
     pub group: Group,
+    pub waiting: Waiting,
     pub log: Mutex<LogIndex>,
-    pub versions: Mutex<VersionVector>,
+    /// The checkpointer was told that the log is over its budget.
+    pub trimming: AtomicBool,
+    pub tail: Tail,
+    /// Lock order: after nothing, before the series.
+    pub replica: Mutex<Replica>,
+    pub post: Post,
     pub figures: CommitFigures,
     pub log_budget: u64,
 }
 
+impl Shared {
+    /// Stops everything that waits for a commit.
+    fn fail(&self, failed: &Failed) {
+        self.group.fail(failed);
+        self.waiting.fail(failed);
+    }
+}
+
 /// The committer's end of the world.
 pub(crate) struct Committer {
-    pub database: Database,
+    pub database: Arc<Database>,
     pub shared: Arc<Shared>,
     pub errands: Receiver<(Errand, SyncSender<()>)>,
-    /// Tells the checkpointer that the log is over its budget.
-    pub over_budget: SyncSender<()>,
+    /// To tell the checkpointer that the log is over its budget.
+    pub jobs: Sender<Job>,
 }
+
+type Mark = (Partition, Origin, u64);
 
 impl Committer {
     /// Runs until the group closes or a commit fails; whatever ends it, nothing is acknowledged afterwards.
@@ -91,7 +128,7 @@ impl Committer {
             tracing::error!(
                 "the database gave up in a commit; nothing more is acknowledged, restart the node"
             );
-            shared.group.fail(&Failed("the database gave up in a commit".into()));
+            shared.fail(&Failed("the database gave up in a commit".into()));
         }
     }
 
@@ -102,23 +139,31 @@ impl Committer {
                 Ok((errand, done)) => (errand, Some(done)),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => (Errand::default(), None),
             };
-            let sealed = self.shared.group.seal();
-            let (frame, bytes) = self.frame(&sealed);
-            self.shared.group.shrink(bytes);
+            let mut sealed = self.shared.group.seal();
+            let number = sealed.ticket.frame();
+            let (frame, mut marks, bytes) = self.frame(&sealed);
+            marks.extend(sealed.taken.iter_mut().flat_map(|taken| std::mem::take(&mut taken.marks)));
+            self.shared
+                .group
+                .shrink(bytes + sealed.taken.iter().map(|taken| taken.bytes.len()).sum::<usize>());
+            let own = frame.is_some().then_some(number);
+            if own.is_some() {
+                self.shared.waiting.push(sealed.ticket.clone());
+            }
             let started = Instant::now();
-            pace.spend();
-            match self.commit(&sealed, frame.as_deref(), &errand) {
+            pace.spend(bytes);
+            match self.commit(&sealed, frame.as_deref(), &errand, &marks) {
                 Ok(()) => {
                     self.shared.figures.nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
                     self.shared.figures.commits.fetch_add(1, Relaxed);
-                    self.shared.figures.durable_frame.store(sealed.ticket.frame(), Relaxed);
-                    sealed.ticket.settle(Ok(Copies(1)));
+                    self.shared.figures.durable_frame.store(number, Relaxed);
+                    let effects = self.shared.replica.lock().committed(own, marks);
+                    self.shared.deliver(effects);
                 }
                 Err(error) => {
                     let failed = Failed(format!("a commit failed: {error}").into());
                     tracing::error!(%error, "a commit failed; nothing more is acknowledged, restart the node");
-                    sealed.ticket.settle(Err(failed.clone()));
-                    self.shared.group.fail(&failed);
+                    self.shared.fail(&failed);
                     return;
                 }
             }
@@ -128,24 +173,31 @@ impl Committer {
             }
             let log_bytes = self.shared.log.lock().bytes;
             self.shared.group.choke(log_bytes >= 2 * self.shared.log_budget);
-            if log_bytes >= self.shared.log_budget {
-                // Full means that it has been told already.
-                let _ = self.over_budget.try_send(());
+            if log_bytes >= self.shared.log_budget && !self.shared.trimming.swap(true, Relaxed) {
+                // The checkpointer outlives the committer.
+                let _ = self.jobs.send(Job::OverBudget);
             }
         }
-        self.shared.group.fail(&Failed(CLOSED.into()));
+        self.shared.fail(&Failed(CLOSED.into()));
     }
 
-    /// Writes the sealed group as a frame; `None` when it is empty. Also returns the bytes that it gives back.
-    fn frame(&self, sealed: &Sealed) -> (Option<Vec<u8>>, usize) {
+    /// Writes the sealed group as a frame and offers it to the peers; `None` when it is empty. Also returns what is
+    /// held with it, and the bytes that it gives back.
+    fn frame(&self, sealed: &Sealed) -> (Option<Bytes>, Vec<Mark>, usize) {
         if sealed.dirty.is_empty() && sealed.operations.is_empty() {
-            return (None, 0);
+            return (None, Vec::new(), 0);
         }
-        let shared = &self.shared;
-        let mut writer = FrameWriter::new(shared.origin, sealed.ticket.frame());
-        let mut versions = shared.versions.lock();
+        let (shared, number) = (&self.shared, sealed.ticket.frame());
+        let mut writer = FrameWriter::new(shared.origin, number);
+        let mut marks = Vec::new();
+        let mut replica = shared.replica.lock();
+        let mut mark = |replica: &mut Replica, partition| {
+            let number = replica.next_block(partition);
+            marks.push((partition, shared.origin, number));
+            number
+        };
         if !sealed.operations.is_empty() {
-            writer.registry(versions.next(REGISTRY, shared.origin), &sealed.operations);
+            writer.registry(mark(&mut replica, REGISTRY), &sealed.operations);
         }
         let mut dirty: Vec<_> = sealed.dirty.iter().collect();
         dirty.sort_by_key(|series| series.partition());
@@ -167,19 +219,35 @@ impl Committer {
                 }
             }
             let partition = block[0].partition();
-            writer.samples(partition, versions.next(partition, shared.origin), &names, &runs);
+            writer.samples(partition, mark(&mut replica, partition), &names, &runs);
         }
-        (Some(writer.finish()), freed)
+        let frame = Bytes::from(writer.finish());
+        shared.tail.push(number, frame.clone());
+        let effects = replica.sealed(number);
+        drop(replica);
+        shared.deliver(effects);
+        (Some(frame), marks, freed)
     }
 
-    fn commit(&self, sealed: &Sealed, frame: Option<&[u8]>, errand: &Errand) -> Result<(), redb::Error> {
+    fn commit(
+        &self,
+        sealed: &Sealed,
+        frame: Option<&[u8]>,
+        errand: &Errand,
+        marks: &[Mark],
+    ) -> Result<(), redb::Error> {
         let shared = &self.shared;
+        let number = sealed.ticket.frame();
         // redb's default durability is `Immediate`: commit returns after the sync.
         let transaction = self.database.begin_write()?;
-        let key = log_key(shared.origin, sealed.ticket.frame());
+        let taken = sealed.taken.iter().filter(|taken| !taken.bytes.is_empty());
+        let taken =
+            taken.zip(1..).map(|(taken, index)| ((number, place(index, taken.whole)), &taken.bytes[..]));
+        let logged: Vec<(LogKey, &[u8])> =
+            frame.map(|frame| ((number, OWN), frame)).into_iter().chain(taken).collect();
         {
             let mut log = transaction.open_table(LOG)?;
-            if let Some(frame) = frame {
+            for (key, frame) in &logged {
                 log.insert(key, frame)?;
             }
             for key in &errand.trim {
@@ -207,24 +275,27 @@ impl Committer {
                 table.insert(key.as_str(), record.as_slice())?;
             }
         }
-        if errand.versions {
+        if let Some(coverage) = &errand.versions {
+            // Never what is only held: blocks that came since the seal are in no log yet.
+            let mut versions = shared.replica.lock().durable().clone();
+            for (partition, origin, last) in marks {
+                versions.advance(*partition, *origin, *last);
+            }
+            coverage.marks().for_each(|(partition, origin, last)| versions.advance(partition, origin, last));
             let mut table = transaction.open_table(VERSIONS)?;
-            for (partition, origin, last) in shared.versions.lock().iter() {
+            for (partition, origin, last) in versions.iter() {
                 table.insert((partition.0, origin.node.0, origin.start), last)?;
             }
+            transaction.open_table(META)?.insert("commit", number)?;
         }
         transaction.commit()?;
         let mut log = shared.log.lock();
-        if let Some(frame) = frame {
-            log.push(key, frame.len() as u64);
-            shared.figures.frames.fetch_add(1, Relaxed);
+        for (key, frame) in &logged {
+            log.push(*key, frame.len() as u64);
         }
-        for key in &errand.trim {
-            if let Some(at) = log.frames.iter().position(|frame| frame.0 == *key)
-                && let Some((_, bytes)) = log.frames.remove(at)
-            {
-                log.bytes -= bytes;
-            }
+        errand.trim.iter().for_each(|key| log.trim(*key));
+        if frame.is_some() {
+            shared.figures.frames.fetch_add(1, Relaxed);
         }
         Ok(())
     }
@@ -242,4 +313,20 @@ pub(crate) fn initialise(database: &Database) -> Result<NodeId, redb::Error> {
     }
     transaction.commit()?;
     Ok(node)
+}
+
+/// Rewrites a file of the format before: its log gets commit numbers. All of it in one transaction, so that a file is
+/// of one format or the other.
+pub(crate) fn upgrade(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut frames = transaction.open_table(LOG)?;
+        for (entry, commit) in transaction.open_table(LOG_BEFORE)?.iter()?.zip(1..) {
+            frames.insert((commit, OWN), entry?.1.value())?;
+        }
+        transaction.open_table(META)?.insert("format", FORMAT)?;
+    }
+    transaction.delete_table(LOG_BEFORE)?;
+    transaction.commit()?;
+    Ok(())
 }

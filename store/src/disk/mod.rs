@@ -7,5 +7,6 @@ pub(crate) mod backend;
 pub(crate) mod checkpoint;
 pub(crate) mod chunks;
 pub(crate) mod commit;
+pub(crate) mod export;
 pub(crate) mod recover;
 pub(crate) mod tables;

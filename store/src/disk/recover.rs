@@ -16,10 +16,13 @@ use redb::{
 
 use super::backend::{Counted, Traffic};
 use super::chunks::{self, Span};
-use super::commit::{LogIndex, initialise};
-use super::tables::{CHUNKS, DESCRIPTORS, FILE, FORMAT, LOG, META, SERIES, VERSIONS, log_key};
+use super::commit::{LogIndex, initialise, upgrade};
+use super::tables::{
+    CHUNKS, DESCRIPTORS, FILE, FORMAT, FORMAT_BEFORE, LOG, META, OWN, SERIES, VERSIONS, is_whole,
+};
 use crate::codec::{Malformed, Reader, unseal};
 use crate::config::Config;
+use crate::conflict::{conform, reconcile};
 use crate::describe;
 use crate::error::OpenError;
 use crate::memory::Memory;
@@ -28,8 +31,8 @@ use crate::model::kind::Kind;
 use crate::model::value::Shape;
 use crate::registry::Operation;
 use crate::replica::frame::{Block, Body, Frame, REGISTRY, Run};
-use crate::replica::version::{Offer, VersionVector};
-use crate::ring::{Samples, Stamps};
+use crate::replica::version::{FRAMES, Offer, VersionVector};
+use crate::ring::Stamps;
 use crate::series::Series;
 
 /// Memory that redb may use for pages.
@@ -40,6 +43,8 @@ pub(crate) struct Recovered {
     pub node: NodeId,
     pub log: LogIndex,
     pub versions: VersionVector,
+    /// The last commit.
+    pub commit: u64,
     /// Highest stamp time held.
     pub stamp: u64,
     /// Samples in memory.
@@ -122,7 +127,7 @@ pub(crate) fn load(
         let Some(node) = reader.meta()? else {
             let node = initialise(database).map_err(|error| reader.database_error(error))?;
             let (log, versions) = (LogIndex::default(), VersionVector::default());
-            return Ok(Recovered { node, log, versions, stamp: 0, samples: 0 });
+            return Ok(Recovered { node, log, versions, commit: 0, stamp: 0, samples: 0 });
         };
         reader.load(node)
     })
@@ -170,7 +175,7 @@ impl Loader<'_> {
         }
     }
 
-    /// The node id; `None` for a new file.
+    /// The node id; `None` for a new file. A file of the format before is rewritten.
     fn meta(&self) -> Result<Option<NodeId>, OpenError> {
         let transaction = self.read()?;
         let Some(meta) = self.table(&transaction, META)? else { return Ok(None) };
@@ -179,7 +184,10 @@ impl Loader<'_> {
             value.map(|value| value.value()).ok_or_else(|| self.damaged(format!("table meta has no {key}")))
         };
         let found = get("format")?;
-        if found != FORMAT {
+        if found == FORMAT_BEFORE {
+            tracing::info!("the data file is of format {found}; it is rewritten as format {FORMAT}");
+            upgrade(self.database).map_err(|error| self.database_error(error))?;
+        } else if found != FORMAT {
             return Err(OpenError::Format { path: self.path.to_owned(), found, expected: FORMAT });
         }
         if get("partitions")? != u64::from(PARTITIONS) {
@@ -211,6 +219,8 @@ impl Loader<'_> {
         let mut stamp = first?.max(second?);
         let mut log = LogIndex::default();
         self.log(&transaction, &mut log, &mut versions, &mut stamp)?;
+        let trimmed = self.trimmed(&transaction)?;
+        let commit = log.frames.back().map_or(0, |frame| frame.0.0).max(trimmed);
         let mut samples = 0;
         for series in self.memory.all() {
             let state = series.lock();
@@ -219,7 +229,14 @@ impl Loader<'_> {
             drop(state);
             self.memory.reserve_anyway(&series, keep, shape);
         }
-        Ok(Recovered { node, log, versions, stamp, samples })
+        Ok(Recovered { node, log, versions, commit, stamp, samples })
+    }
+
+    /// The last commit before a checkpoint.
+    fn trimmed(&self, transaction: &ReadTransaction) -> Result<u64, OpenError> {
+        let Some(meta) = self.table(transaction, META)? else { return Ok(0) };
+        let value = meta.get("commit").map_err(|error| self.database_error(error))?;
+        Ok(value.map_or(0, |value| value.value()))
     }
 
     fn series(&self, transaction: &ReadTransaction) -> Result<(), OpenError> {
@@ -292,17 +309,13 @@ impl Loader<'_> {
             let count = samples.times.len();
             let end = samples.times.last().map_or(first, |time| time.0);
             let mut state = series.lock();
-            self.fits(&series, state.kind, &samples)?;
+            let samples = conform(state.kind, samples);
             state.chunks.push(Span { first, last: end, count });
             state.ring.join(&samples, &stamps, &mut Vec::new());
             drop(state);
             last = Some((id, series));
         }
         Ok(highest)
-    }
-
-    fn fits(&self, series: &Series, kind: Kind, samples: &Samples) -> Result<(), OpenError> {
-        series.check(kind, samples.values.shape()).map_err(|refusal| self.damaged(refusal.to_string()))
     }
 
     fn log(
@@ -317,12 +330,14 @@ impl Loader<'_> {
             let (key, record) = entry.map_err(|error| self.database_error(error))?;
             let frame =
                 Frame::decode(record.value()).map_err(|error| self.record("log", key.value(), &error))?;
-            if key.value() != log_key(frame.origin, frame.number) {
-                return Err(self.damaged(format!("log record {:?} holds another frame", key.value())));
-            }
-            log.push(key.value(), record.value().len() as u64);
+            let (commit, place) = key.value();
+            log.push((commit, place), record.value().len() as u64);
+            let (origin, number) = (frame.origin, frame.number);
             for block in frame.blocks {
-                self.block(frame.origin, block, versions, stamp)?;
+                self.block(origin, block, versions, stamp)?;
+            }
+            if place == OWN || is_whole(place) {
+                versions.advance(FRAMES, origin, number);
             }
         }
         Ok(())
@@ -350,7 +365,8 @@ impl Loader<'_> {
             }),
             Body::Samples { names, runs } => {
                 for name in names {
-                    self.restore(&name.sensor, &name.attribute, name.kind);
+                    let series = self.restore(&name.sensor, &name.attribute, name.kind);
+                    reconcile(self.config, &mut series.lock(), name.kind);
                 }
                 for Run { series, stamp: first, samples } in runs {
                     *stamp = (first.time + samples.times.len() as u64).max(*stamp);
@@ -358,7 +374,7 @@ impl Loader<'_> {
                         self.damaged(format!("the log has samples of {series:?}, which has no names"))
                     })?;
                     let mut state = series.lock();
-                    self.fits(&series, state.kind, &samples)?;
+                    let samples = conform(state.kind, samples);
                     state.ring.join(&samples, &Stamps::From(first), &mut Vec::new());
                     state.soil(&samples);
                 }
@@ -369,7 +385,7 @@ impl Loader<'_> {
 }
 
 /// Reads a record of the `series` table.
-fn series_names(record: &[u8]) -> Result<(SensorId, Attribute, Kind), Malformed> {
+pub(crate) fn series_names(record: &[u8]) -> Result<(SensorId, Attribute, Kind), Malformed> {
     let mut reader = Reader(unseal(record)?);
     let sensor = SensorId::new(reader.text("a sensor")?).map_err(|_| reader.malformed("a sensor id"))?;
     let attribute =
@@ -379,7 +395,7 @@ fn series_names(record: &[u8]) -> Result<(SensorId, Attribute, Kind), Malformed>
 }
 
 /// Reads a record of the `descriptors` table.
-fn descriptor_operations(record: &[u8]) -> Result<Vec<Operation>, Malformed> {
+pub(crate) fn descriptor_operations(record: &[u8]) -> Result<Vec<Operation>, Malformed> {
     let mut reader = Reader(unseal(record)?);
     let mut operations = Vec::new();
     while !reader.is_empty() {

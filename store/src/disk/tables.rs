@@ -4,17 +4,22 @@
 
 use redb::TableDefinition;
 
-use crate::model::ids::{Origin, Partition, SeriesId};
+use crate::model::ids::{Partition, SeriesId};
 
 /// The format that this program writes and reads.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
+/// The format before: its log is keyed by (origin's node, origin's start, frame number), and holds own frames only.
+pub(crate) const FORMAT_BEFORE: u64 = 1;
 /// Name of the file in the data directory.
 pub(crate) const FILE: &str = "sensorium.redb";
 
-/// Settings of the file: `format`, `node`, `partitions`.
+/// Settings of the file: `format`, `node`, `partitions`; `commit`: the last one whose frames were trimmed.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
-/// (origin's node, origin's start, frame number) → frame.
-pub(crate) const LOG: TableDefinition<'static, LogKey, &[u8]> = TableDefinition::new("log");
+/// (commit, place) → frame. An own frame has the number of its commit and stands first; behind it stand the frames of
+/// others that were taken since the commit before.
+pub(crate) const LOG: TableDefinition<'static, LogKey, &[u8]> = TableDefinition::new("frames");
+/// The log of [`FORMAT_BEFORE`].
+pub(crate) const LOG_BEFORE: TableDefinition<'static, (u64, u64, u64), &[u8]> = TableDefinition::new("log");
 /// (partition, series, first time) → chunk.
 pub(crate) const CHUNKS: TableDefinition<'static, ChunkKey, &[u8]> = TableDefinition::new("chunks");
 /// Series → names and kind.
@@ -22,14 +27,24 @@ pub(crate) const SERIES: TableDefinition<'static, u128, &[u8]> = TableDefinition
 /// Sensor → registry operations that make its descriptor.
 pub(crate) const DESCRIPTORS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("descriptors");
 /// (partition, origin's node, origin's start) → last block of the trimmed part of the log. What the log still holds
-/// comes on top, so that a commit need not touch this table.
+/// comes on top, so that a commit need not touch this table. Partition 1025 stands for the origin's frames themselves.
 pub(crate) const VERSIONS: TableDefinition<'static, (u16, u64, u64), u64> = TableDefinition::new("versions");
 
-pub(crate) type LogKey = (u64, u64, u64);
+/// Commit, and place in it: see [`place`].
+pub(crate) type LogKey = (u64, u32);
 pub(crate) type ChunkKey = (u16, u128, i64);
 
-pub(crate) fn log_key(origin: Origin, number: u64) -> LogKey {
-    (origin.node.0, origin.start, number)
+/// The place of an own frame.
+pub(crate) const OWN: u32 = place(0, true);
+
+/// The place of the frame `index` of a commit. `whole`: with it all frames of its origin up to it are held.
+pub(crate) const fn place(index: u32, whole: bool) -> u32 {
+    index * 2 + whole as u32
+}
+
+/// Whether a place is that of a whole frame.
+pub(crate) fn is_whole(place: u32) -> bool {
+    place % 2 == 1
 }
 
 pub(crate) fn series_key(series: SeriesId) -> u128 {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::version::{BLOCKS, FRAMES};
 use crate::cluster::view::Load;
 use crate::model::ids::{Origin, Partition};
 
@@ -111,4 +112,15 @@ pub struct Coverage {
     pub partitions: Vec<(Partition, Entries)>,
     /// By origin, the last of its frames held without gaps; only in a snapshot of all partitions.
     pub frames: Entries,
+}
+
+impl Coverage {
+    /// Every entry, those of frames under [`FRAMES`].
+    pub fn marks(&self) -> impl Iterator<Item = (Partition, Origin, u64)> + '_ {
+        let partitions = self.partitions.iter().filter(|(partition, _)| partition.0 < BLOCKS);
+        let blocks = partitions.flat_map(|(partition, entries)| {
+            entries.iter().map(|(origin, last)| (*partition, *origin, *last))
+        });
+        blocks.chain(self.frames.iter().map(|(origin, last)| (FRAMES, *origin, *last)))
+    }
 }

@@ -618,15 +618,9 @@ impl Replica {
 
     /// The snapshot, and all that was taken before it ended, is durable.
     pub fn adopted(&mut self, coverage: &Coverage) -> Vec<Effect> {
-        for (partition, entries) in &coverage.partitions {
-            for (origin, last) in entries {
-                self.held.advance(*partition, *origin, *last);
-                self.durable.advance(*partition, *origin, *last);
-            }
-        }
-        for (origin, last) in &coverage.frames {
-            self.held.advance(FRAMES, *origin, *last);
-            self.durable.advance(FRAMES, *origin, *last);
+        for (partition, origin, last) in coverage.marks() {
+            self.held.advance(partition, origin, last);
+            self.durable.advance(partition, origin, last);
         }
         self.session = None;
         self.wanted.clear();
