@@ -5,7 +5,7 @@
 //! ticket is kept the session acknowledges. MQTT goes the same way from `mqtt` on.
 //!
 //! What must not know what: `wire` knows neither store nor socket, and is all that a device needs (feature `server`
-//! off); `session` knows no socket, no store and no clock; only `ws` and `mqtt` move bytes.
+//! off); `session` knows no socket, no store and no clock; only `ws` and `mqtt` move bytes; only `nodes` knows the cluster.
 
 #[cfg(feature = "server")]
 pub mod error;
@@ -15,6 +15,8 @@ pub mod intake;
 pub mod limits;
 #[cfg(feature = "server")]
 pub mod mqtt;
+#[cfg(feature = "server")]
+mod nodes;
 #[cfg(feature = "server")]
 pub mod session;
 #[cfg(feature = "server")]

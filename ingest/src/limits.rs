@@ -28,3 +28,5 @@ pub const HELLO_WITHIN: Duration = Duration::from_secs(10);
 pub const SILENCE: Duration = Duration::from_secs(60);
 /// A device that does not read its acknowledgements for so long is cut off.
 pub const SEND_WITHIN: Duration = Duration::from_secs(30);
+/// When the node stops, acknowledgements that a client still waits for are waited for no longer than this.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(1);

@@ -114,10 +114,10 @@ impl<T> Session<T> {
     }
 
     /// The `hello` of `sensor` was taken.
-    pub fn greeted(&mut self, sensor: String, node: &str, nodes: &[String]) -> FromNode {
+    pub fn greeted(&mut self, sensor: String, node: &str, nodes: Vec<String>) -> FromNode {
         self.sensor = Some(sensor);
         let limits = Limits { max_frame_bytes: MAX_FRAME_BYTES, max_samples_per_frame: MAX_SAMPLES };
-        FromNode::Welcome { node: node.to_owned(), nodes: nodes.to_vec(), limits }
+        FromNode::Welcome { node: node.to_owned(), nodes, limits }
     }
 
     /// The rows of frame `seq` were taken, of which `late` of `samples` were older than their ring.
@@ -176,7 +176,7 @@ mod tests {
 
     fn greeted() -> Session<u64> {
         let mut session = Session::default();
-        session.greeted("s".into(), "a", &[]);
+        session.greeted("s".into(), "a", Vec::new());
         session
     }
 
@@ -186,7 +186,7 @@ mod tests {
         assert!(
             matches!(session.frame(Ok(samples(1))), Step::Refuse(refused, _) if refused.code == "hello_expected")
         );
-        session.greeted("s".into(), "a", &[]);
+        session.greeted("s".into(), "a", Vec::new());
         assert!(matches!(session.frame(Ok(samples(2))), Step::Take { seq: 2, .. }));
     }
 

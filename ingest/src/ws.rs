@@ -14,13 +14,18 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use store::cluster::view::Nodes;
 use store::{AppendError, Store, Ticket};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Refused;
 use crate::intake::Intake;
-use crate::limits::{HELLO_WITHIN, MAX_CONNECTIONS, MAX_FRAME_BYTES, MAX_READ_BYTES, SEND_WITHIN, SILENCE};
+use crate::limits::{
+    DRAIN_WITHIN, HELLO_WITHIN, MAX_CONNECTIONS, MAX_FRAME_BYTES, MAX_READ_BYTES, SEND_WITHIN, SILENCE,
+};
+use crate::nodes::{self, Ways};
 use crate::session::{Session, Step};
 use crate::validate;
 use crate::wire::message::{self, FromNode, Hello};
@@ -31,8 +36,9 @@ use crate::wire::rows::{Fault, Rows};
 const BUFFER_BYTES: usize = 2048;
 /// Row buffers no larger than this are kept from one frame to the next, in bytes.
 const KEEP_BYTES: usize = 1024;
-/// How long a device is asked to wait before it goes to another node.
-const RECONNECT_MS: u64 = 100;
+/// How long a device is asked to wait before it goes to another node, at most; drawn anew for each, so that they do not
+/// all arrive at once.
+const MAX_RECONNECT_MS: u64 = 200;
 
 /// Close codes (RFC 6455 section 7.4.1).
 mod close {
@@ -45,8 +51,8 @@ mod close {
 /// What all device connections share.
 #[derive(Debug)]
 pub struct Settings {
-    /// Addresses of all nodes' WebSockets, this one's first.
-    pub nodes: Vec<String>,
+    /// The nodes that devices are told of.
+    pub nodes: Nodes,
     /// How long a device may take to say a good `hello`.
     pub hello_within: Duration,
     /// How long a device may be silent.
@@ -56,8 +62,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults, with these addresses.
-    pub fn new(nodes: Vec<String>) -> Self {
+    /// The defaults, with these nodes.
+    pub fn new(nodes: Nodes) -> Self {
         Self { nodes, hello_within: HELLO_WITHIN, silence: SILENCE, max_connections: MAX_CONNECTIONS }
     }
 }
@@ -69,6 +75,7 @@ pub struct WebSockets(Arc<Shared>);
 struct Shared {
     store: Store,
     settings: Settings,
+    ways: Ways,
     stop: CancellationToken,
     connections: AtomicUsize,
 }
@@ -76,7 +83,8 @@ struct Shared {
 impl WebSockets {
     /// Serves devices for `store` until `stop`.
     pub fn new(store: Store, settings: Settings, stop: CancellationToken) -> Self {
-        Self(Arc::new(Shared { store, settings, stop, connections: AtomicUsize::new(0) }))
+        let ways = Ways::new(settings.nodes.clone());
+        Self(Arc::new(Shared { store, settings, ways, stop, connections: AtomicUsize::new(0) }))
     }
 
     /// Devices that are connected.
@@ -141,6 +149,10 @@ struct Connection {
     intake: Intake,
     rows: Rows,
     heard: Instant,
+    /// Where else the device may go, as it was last told.
+    told: Arc<[String]>,
+    /// Says when that may have changed.
+    news: watch::Receiver<u64>,
     _counted: Counted,
 }
 
@@ -152,6 +164,8 @@ impl Connection {
             format,
             session: Session::default(),
             intake: Intake::new(shared.store.clone()),
+            told: shared.ways.now(),
+            news: shared.ways.news(),
             shared,
             rows: Rows::default(),
             heard: Instant::now(),
@@ -191,14 +205,10 @@ impl Connection {
             }
         };
         let has_room = self.session.has_room();
-        // All branches are cancel-safe: `recv` reads from a stream, `kept` waits on a notification.
+        // All branches are cancel-safe: `recv` reads from a stream, the others wait on notifications.
         tokio::select! {
-            () = stop.cancelled() => {
-                self.acknowledge().await?;
-                let nodes = self.shared.settings.nodes.clone();
-                self.send(&FromNode::Reconnect { delay_ms: RECONNECT_MS, nodes }).await?;
-                Err(End::Close(close::AWAY, "this node is going away".into()))
-            }
+            () = stop.cancelled() => Err(self.leave().await?),
+            Ok(()) = self.news.changed(), if self.session.sensor().is_some() => self.tell_ways().await,
             () = kept => self.acknowledge().await,
             () = tokio::time::sleep_until(due) => {
                 Err(End::Close(close::NORMAL, format!("silent: nothing was heard for {silence:?}")))
@@ -218,6 +228,40 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Tells the device where else it may go, if that has changed.
+    async fn tell_ways(&mut self) -> Result<(), End> {
+        let now = self.shared.ways.now();
+        if Arc::ptr_eq(&now, &self.told) {
+            return Ok(());
+        }
+        self.told = now;
+        self.send(&FromNode::Nodes { nodes: nodes::all(&self.told) }).await
+    }
+
+    /// The node is going away: tells the device at once, then acknowledges what it waits for, as far as that is kept in
+    /// time. Frames that come now are not taken: without an acknowledgement the device sends them again, elsewhere.
+    async fn leave(&mut self) -> Result<End, End> {
+        let delay_ms = rand::random_range(0..=MAX_RECONNECT_MS);
+        let nodes = nodes::elsewhere(&self.shared.ways.now());
+        self.acknowledge().await?;
+        self.send(&FromNode::Reconnect { delay_ms, nodes }).await?;
+        let until = Instant::now() + DRAIN_WITHIN;
+        while let Some(ticket) = self.session.waits_for().cloned() {
+            // Both branches are cancel-safe.
+            tokio::select! {
+                kept = timeout_at(until, ticket.kept()) => match kept {
+                    Ok(_) => self.acknowledge().await?,
+                    Err(_) => break,
+                },
+                said = self.socket.recv() => match said {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    Some(Ok(_)) => {}
+                },
+            }
+        }
+        Ok(End::Close(close::AWAY, "this node is going away".into()))
     }
 
     async fn frame(&mut self, format: Format, bytes: &[u8]) -> Result<(), End> {
@@ -273,7 +317,10 @@ impl Connection {
             Ok(sensor) => {
                 self.intake.speaks_for(&sensor);
                 let node = self.shared.store.node().name.clone();
-                self.session.greeted(hello.sensor.clone(), node.as_str(), &self.shared.settings.nodes)
+                // What comes from here on is news.
+                self.news.mark_unchanged();
+                self.told = self.shared.ways.now();
+                self.session.greeted(hello.sensor.clone(), node.as_str(), nodes::all(&self.told))
             }
             Err(Refused { code, message }) => FromNode::Error { seq: None, code: code.into(), message },
         };

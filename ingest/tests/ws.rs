@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use ingest::ws::{Settings, WebSockets};
 use serde_json::{Value, json};
-use store::{Config, NodeName, Query, SampleTime, Store, Values};
+use store::cluster::view::{NodeState, NodeView, Nodes};
+use store::{Config, NodeId, NodeName, Query, SampleTime, Store, Values};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,8 +24,13 @@ struct Node {
     address: SocketAddr,
     store: Store,
     sockets: WebSockets,
+    nodes: Nodes,
     stop: CancellationToken,
     _dir: TempDir,
+}
+
+fn name(name: &str) -> NodeName {
+    NodeName::new(name).expect("an id")
 }
 
 impl Node {
@@ -33,18 +39,24 @@ impl Node {
     }
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::slow_with(Duration::ZERO, change).await
+    }
+
+    /// A node whose commits wait for so long.
+    async fn slow_with(commit_window: Duration, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = TempDir::new().expect("a directory");
-        let store =
-            Store::open(Config::new(dir.path(), NodeName::new("a").expect("an id"))).expect("it opens");
+        let config = Config { commit_window, ..Config::new(dir.path(), name("a")) };
+        let store = Store::open(config).expect("it opens");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let stop = CancellationToken::new();
-        let mut settings = Settings::new(vec![format!("ws://{address}/api/v1/ingest/ws")]);
+        let nodes = Nodes::new(name("a"), NodeId(1), format!("http://{address}"), None);
+        let mut settings = Settings::new(nodes.clone());
         change(&mut settings);
         let sockets = WebSockets::new(store.clone(), settings, stop.clone());
         let router = sockets.router();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, store, sockets, stop, _dir: dir }
+        Self { address, store, sockets, nodes, stop, _dir: dir }
     }
 
     async fn device(&self, sensor: &str) -> Device {
@@ -52,6 +64,13 @@ impl Node {
         device.say(json!({"type": "hello", "sensor": sensor})).await;
         assert_eq!(device.hear().await["type"], "welcome");
         device
+    }
+
+    /// Another node of its cluster, as the one of that name is now.
+    fn put(&self, of: &str, state: NodeState) {
+        let own = self.nodes.get(&name("a")).expect("itself");
+        let http = format!("https://{of}.example");
+        self.nodes.put(NodeView { name: name(of), id: NodeId(2), state, http, me: false, ..own });
     }
 
     fn held(&self, sensor: &str, attribute: &str) -> Vec<(f64, f64)> {
@@ -335,16 +354,53 @@ async fn a_clock_that_stepped_back_is_told() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_tells_its_devices_where_to_go() {
+async fn a_device_knows_at_any_time_where_else_it_may_go() {
     let node = Node::start().await;
+    let own = format!("ws://{}/api/v1/ingest/ws", node.address);
+    let mut device = Device::connect(node.address, false).await;
+    device.say(json!({"type": "hello", "sensor": "s"})).await;
+    assert_eq!(device.hear().await["nodes"], json!([own]));
+    node.put("b", NodeState::Alive);
+    let told = json!({"type": "nodes", "nodes": [own, "wss://b.example/api/v1/ingest/ws"]});
+    assert_eq!(device.hear().await, told);
+    // Figures are no news; a node that is silent is no place to go.
+    node.nodes.event("b", store::cluster::view::Happening::Suspected);
+    node.put("b", NodeState::Suspect);
+    assert_eq!(device.hear().await["nodes"], json!([own]));
+    node.put("b", NodeState::Alive);
+    assert_eq!(device.hear().await, told);
+    let mut late = Device::connect(node.address, true).await;
+    late.say(json!({"type": "hello", "sensor": "t"})).await;
+    assert_eq!(late.hear().await["nodes"], told["nodes"]);
+    node.stop.cancel();
+    for device in [&mut device, &mut late] {
+        let last = device.hear().await;
+        assert_eq!((&last["type"], &last["nodes"]), (&json!("reconnect"), &json!([told["nodes"][1]])));
+        assert!(last["delay_ms"].as_u64().expect("a delay") <= 200, "{last}");
+        assert_eq!(device.hear_close().await, 1001);
+    }
+}
+
+/// A device is told at once that the node goes, and gets the acknowledgement of what it sent before, though its commit
+/// takes long; what it sends later it sends again elsewhere.
+#[tokio::test]
+async fn a_node_that_stops_acknowledges_what_it_took() {
+    let node = Node::slow_with(Duration::from_millis(300), |_| ()).await;
     let mut device = node.device("s").await;
     device.say(one(1, 1.0, 1.0)).await;
-    assert_eq!(device.hear().await["type"], "ack");
+    let taken = async {
+        while node.held("s", "a").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(GUARD, taken).await.expect("it is taken");
     node.stop.cancel();
     let last = device.hear().await;
-    assert_eq!(last["type"], "reconnect");
-    assert_eq!(last["nodes"][0], format!("ws://{}/api/v1/ingest/ws", node.address));
+    assert_eq!((&last["type"], &last["nodes"]), (&json!("reconnect"), &json!([])));
+    device.say(one(2, 2.0, 2.0)).await;
+    assert_eq!(device.hear().await, json!({"type": "ack", "seq": 1, "copies": 1}));
     assert_eq!(device.hear_close().await, 1001);
+    assert_eq!(node.held("s", "a"), [(1.0, 1.0)]);
 }
 
 #[tokio::test]

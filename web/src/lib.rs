@@ -7,6 +7,7 @@
 //! | `api` | what stands under `/api/v1`; `health` and [`metrics`] stand beside it |
 //! | [`error`] | errors of the API: one shape, whoever raised them |
 //! | [`guard`] | what a page of a foreign origin may not do; security headers |
+//! | `nodes` | where a browser may go when its node dies, and whose origins are ours |
 //! | [`server`] | the HTTP listener and what a connection may cost |
 //! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
 //! | [`live`] | the live socket and its frames |
@@ -22,6 +23,7 @@ pub mod guard;
 mod health;
 pub mod live;
 pub mod metrics;
+mod nodes;
 pub mod pages;
 pub mod rate;
 pub mod server;
@@ -48,7 +50,7 @@ pub fn app(state: State, devices: Router) -> Router {
     Router::new()
         .merge(pages::router())
         .merge(api::router())
-        .route("/api/v1/live", get(live::socket::upgrade))
+        .route(nodes::LIVE, get(live::socket::upgrade))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::get))

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use store::cluster::view::NodeState;
 
 use crate::State;
 
@@ -33,11 +34,18 @@ impl Exposition {
         label: &str,
         values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
     ) {
-        self.head(name, help, "counter");
-        for (of, value) in values {
-            let of = of.as_ref().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            self.line(name, &format!("{{{label}=\"{of}\"}}"), value);
-        }
+        self.labelled(name, help, "counter", label, values);
+    }
+
+    /// Gauges of one name, told apart by the value of `label`.
+    pub fn gauges<V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
+    ) {
+        self.labelled(name, help, "gauge", label, values);
     }
 
     /// What took how long: the sum of seconds and how often.
@@ -55,6 +63,21 @@ impl Exposition {
     fn head(&mut self, name: &str, help: &str, kind: &str) {
         writeln!(self.0, "# HELP sensorium_{name} {help}\n# TYPE sensorium_{name} {kind}")
             .expect("writing to a String cannot fail");
+    }
+
+    fn labelled<V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
+    ) {
+        self.head(name, help, kind);
+        for (of, value) in values {
+            let of = of.as_ref().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            self.line(name, &format!("{{{label}=\"{of}\"}}"), value);
+        }
     }
 
     fn line(&mut self, name: &str, labels: &str, value: impl Display) {
@@ -113,8 +136,55 @@ pub async fn get(Extract(state): Extract<State>) -> Response {
         live.skipped,
     );
     out.gauge("devices", "Connected devices.", state.devices().connected());
+    cluster(&state, &mut out);
     state.devices().expose(&mut out);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out.into_text()).into_response()
+}
+
+/// How the cluster is, as this node sees it, and what replication has done.
+fn cluster(state: &State, out: &mut Exposition) {
+    let (nodes, figures) = (state.nodes().all(), state.nodes().figures());
+    let states = [NodeState::Alive, NodeState::Suspect, NodeState::Down, NodeState::Left];
+    out.gauges(
+        "nodes",
+        "Nodes of the cluster by state, this one among them.",
+        "state",
+        states.map(|state| (state.to_string(), nodes.iter().filter(|node| node.state == state).count())),
+    );
+    out.gauge(
+        "ready",
+        "1 when the node may be given work.",
+        u8::from(state.nodes().readiness().reasons.is_empty()),
+    );
+    out.gauges(
+        "peer_lag_seconds",
+        "Age of the oldest frame of this node that the peer has not made durable yet.",
+        "peer",
+        nodes.iter().filter_map(|node| Some((node.name.as_str(), node.lag?.as_secs_f64()))),
+    );
+    out.counters(
+        "frames_acknowledged_total",
+        "Frames acknowledged with all copies that were asked for, or with fewer because replicas were down.",
+        "copies",
+        [("all", figures.frames_full), ("fewer", figures.frames_fewer)],
+    );
+    for (name, help, count) in [
+        ("wants_total", "Requests for missing blocks, sent to peers.", figures.wants),
+        ("relayed_frames_total", "Frames of other origins passed on to peers.", figures.relayed),
+        ("snapshots_served_total", "Snapshots of partitions served to peers.", figures.snapshots_served),
+        ("snapshots_taken_total", "Snapshots of partitions taken over from peers.", figures.snapshots_taken),
+        ("scrubbed_series_total", "Series compared with a peer's by scrubs.", figures.scrubbed),
+        (
+            "diverged_series_total",
+            "Series that a scrub found different under equal vectors.",
+            figures.diverged,
+        ),
+        ("peer_malformed_total", "Messages of peers that could not be read.", figures.malformed),
+        ("link_sent_bytes_total", "Bytes sent to peers, before encryption.", figures.bytes_sent),
+        ("link_received_bytes_total", "Bytes received from peers.", figures.bytes_received),
+    ] {
+        out.counter(name, help, count);
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Samples a second, measured each second.
+//! Samples a second, measured each second; with it the node's other figures are noted for the cluster.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,5 +42,6 @@ pub async fn measure(state: State) {
             state.rate().set(count.saturating_sub(before) as f64 / seconds);
             (before, at) = (count, now);
         }
+        state.note_load();
     }
 }

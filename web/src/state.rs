@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use store::Store;
+use store::cluster::view::{Load, Nodes, Readiness};
 use tokio_util::sync::CancellationToken;
 
 use crate::live::hub::Hub;
@@ -48,6 +49,8 @@ pub struct Setup {
     pub store: Store,
     /// Where the node is reached.
     pub addresses: Addresses,
+    /// The nodes of the cluster, this one among them.
+    pub nodes: Nodes,
     /// Further origins (`https://example.org`) whose pages may open sockets and change state.
     pub allow_origins: Vec<String>,
     /// Whether only this machine can reach the node.
@@ -63,9 +66,19 @@ pub struct Setup {
 impl Setup {
     /// A node that only this machine reaches, with neither devices nor further origins.
     pub fn alone(store: Store, addresses: Addresses) -> Self {
-        let devices = Arc::new(NoDevices);
-        let stop = CancellationToken::new();
-        Self { store, addresses, allow_origins: Vec::new(), loopback: true, replicas: 3, devices, stop }
+        let node = store.node();
+        let nodes = Nodes::new(node.name.clone(), node.id, addresses.http.clone(), addresses.mqtt.clone());
+        nodes.set_readiness(Readiness::default());
+        Self {
+            store,
+            addresses,
+            nodes,
+            allow_origins: Vec::new(),
+            loopback: true,
+            replicas: 3,
+            devices: Arc::new(NoDevices),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -101,10 +114,22 @@ impl State {
         &self.0.setup.addresses
     }
 
-    /// The live sockets of the nodes that a viewer may move to, this one first: `ws://127.0.0.1:4000/api/v1/live`.
-    pub fn live_nodes(&self) -> Vec<String> {
-        let base = &self.addresses().http;
-        vec![format!("{}/api/v1/live", base.replacen("http", "ws", 1))]
+    /// The nodes of the cluster, as far as this one knows.
+    pub fn nodes(&self) -> &Nodes {
+        &self.0.setup.nodes
+    }
+
+    /// Notes this node's own figures, as they are now, for whoever asks any node of the cluster.
+    pub(crate) fn note_load(&self) {
+        let stats = self.store().stats();
+        self.nodes().set_load(Load {
+            sensors: stats.sensors as u64,
+            devices: self.devices().connected(),
+            viewers: self.hub().figures().viewers,
+            samples_per_second: self.rate().per_second(),
+            memory_bytes: stats.memory_bytes,
+            disk_bytes: stats.disk_bytes,
+        });
     }
 
     /// Origins beside our own whose pages may open sockets and change state.

@@ -171,6 +171,7 @@ impl Connection {
                 let result = serde_json::json!({ "name": name, "params": params });
                 return self.say(self.write(&ToNode::Reply { id, result })).await.err();
             }
+            FromNode::Nodes { nodes } => shared.addresses.learn(&nodes),
             // The frames are already of the length that the highest attention asks for.
             FromNode::Advice { .. } | FromNode::Welcome { .. } => {}
         }

@@ -25,6 +25,8 @@ use super::mailbox::Mailbox;
 use super::samples::Samples;
 use super::transport::{Read, ReadError, Transport};
 use super::uplink::Uplink;
+use crate::limits::DRAIN_WITHIN;
+use crate::nodes;
 
 /// Reads whose samples are not kept yet, before reading stops.
 const MAX_READS_WAITING: usize = 32;
@@ -46,6 +48,8 @@ enum End {
     Violation(Violation),
     /// The node ends it.
     Told(DisconnectReasonCode, String),
+    /// The node is going away.
+    Away,
     /// Another connection has the client id now, and gets the session.
     TakenOver(Takeover),
     /// The session is at its end: messages for it were lost, and it must not seem as if they were not.
@@ -119,7 +123,8 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = &mut stopped => {
-                    return End::Told(DisconnectReasonCode::ServerShuttingDown, "the node is going away".into());
+                    self.drain().await;
+                    return End::Away;
                 }
                 taken = &mut self.takeover => match taken {
                     Ok(answer) => return End::TakenOver(answer),
@@ -205,6 +210,18 @@ impl Connection {
         }
     }
 
+    /// Waits for what the client's reads wait for, as far as it is kept in time. After DISCONNECT no answer may follow
+    /// (MQTT 5, section 3.14), so these come first.
+    async fn drain(&mut self) {
+        let until = Instant::now() + DRAIN_WITHIN;
+        while !self.tickets.is_empty() {
+            match timeout_at(until.into(), front(&self.tickets)).await {
+                Ok(Ok(_)) => self.settle(),
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
     /// Writes messages and samples for the client, as far as its window and the buffer go.
     fn pump(&mut self) {
         let now = Instant::now();
@@ -287,6 +304,7 @@ impl Connection {
                 tracing::debug!(client = %self.desk.client, ?reason, what, "MQTT client disconnected");
                 writer.disconnect(reason, &what, out);
             }
+            End::Away => writer.away(nodes::server_reference(&self.port.settings.nodes), out),
             End::TakenOver(answer) => {
                 takeover = Some(answer);
                 writer.disconnect(

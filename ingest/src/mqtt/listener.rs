@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use store::Store;
+use store::cluster::view::Nodes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -23,6 +24,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// What one MQTT port allows.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The nodes that clients are sent to when this one stops.
+    pub nodes: Nodes,
     /// Most connections at a time; one more is closed at once.
     pub max_connections: usize,
     /// How long a client may take to say CONNECT.
@@ -33,9 +36,11 @@ pub struct Settings {
     pub max_packet: usize,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// The defaults, with these nodes.
+    pub fn new(nodes: Nodes) -> Self {
         Self {
+            nodes,
             max_connections: MAX_CONNECTIONS,
             handshake: Duration::from_secs(10),
             patience: Duration::from_secs(30),

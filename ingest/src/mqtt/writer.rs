@@ -115,6 +115,25 @@ impl Writer {
 
     /// DISCONNECT with a reason; nothing in 3.1.1, whose servers only close.
     pub fn disconnect(self, reason_code: DisconnectReasonCode, what: &str, out: &mut BytesMut) {
+        self.disconnect_for(reason_code, what, None, out);
+    }
+
+    /// DISCONNECT because the node is going away, with where to go instead, if there is such a place.
+    pub fn away(self, server_reference: Option<String>, out: &mut BytesMut) {
+        let reason = match server_reference {
+            Some(_) => DisconnectReasonCode::UseAnotherServer,
+            None => DisconnectReasonCode::ServerShuttingDown,
+        };
+        self.disconnect_for(reason, "the node is going away", server_reference, out);
+    }
+
+    fn disconnect_for(
+        self,
+        reason_code: DisconnectReasonCode,
+        what: &str,
+        server_reference: Option<String>,
+        out: &mut BytesMut,
+    ) {
         if self.version == Version::V4 {
             return;
         }
@@ -125,7 +144,7 @@ impl Writer {
             session_expiry_interval: None,
             reason_string,
             user_properties: Vec::new(),
-            server_reference: None,
+            server_reference,
         };
         self.write(Packet::Disconnect(Disconnect { reason_code }, Some(properties)), out);
     }
@@ -283,6 +302,25 @@ mod tests {
             assert!(properties.reason_string.unwrap().len() <= MAX_REASON_BYTES);
             assert!(out.is_empty());
         }
+    }
+
+    #[test]
+    fn who_is_sent_away_is_told_where_to() {
+        let writer = Writer { version: Version::V5, reasons: true };
+        for (reference, reason) in [
+            (Some("10.0.0.1:1883 [::1]:1884".to_owned()), DisconnectReasonCode::UseAnotherServer),
+            (None, DisconnectReasonCode::ServerShuttingDown),
+        ] {
+            let mut out = BytesMut::new();
+            writer.away(reference.clone(), &mut out);
+            let read = V5.read_mut(&mut out, 4096).unwrap();
+            let Packet::Disconnect(disconnect, Some(properties)) = read else { panic!("{read:?}") };
+            assert_eq!((disconnect.reason_code, properties.server_reference), (reason, reference));
+            assert!(out.is_empty());
+        }
+        let mut out = BytesMut::new();
+        Writer { version: Version::V4, reasons: true }.away(Some("a:1".into()), &mut out);
+        assert!(out.is_empty(), "3.1.1 only closes");
     }
 
     #[test]

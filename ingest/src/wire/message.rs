@@ -28,6 +28,11 @@ pub enum FromNode {
         /// What it takes.
         limits: Limits,
     },
+    /// Nodes came or went since the welcome.
+    Nodes {
+        /// Addresses of all nodes, this one first.
+        nodes: Vec<String>,
+    },
     /// Every frame up to `seq` is kept, or was refused by an earlier error.
     Ack {
         /// The last such frame.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use store::SampleTime;
 
-use crate::node::{NEVER, Node, node, node_with};
+use crate::node::{NEVER, Node, node, node_with, settings};
 use crate::raw::{Raw, connect, packet, puback, publish, reason_string, text};
 
 /// A neighbour whose stream must not notice anything.
@@ -255,7 +255,7 @@ async fn silence_ends_a_connection() {
     let settings = Settings {
         handshake: Duration::from_millis(200),
         patience: Duration::from_millis(200),
-        ..Settings::default()
+        ..settings()
     };
     let node = node_with(settings).await;
     let mut neighbour = Neighbour::of(&node).await;
@@ -297,7 +297,7 @@ async fn silence_ends_a_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_too_many_is_turned_away() {
-    let node = node_with(Settings { max_connections: 2, ..Settings::default() }).await;
+    let node = node_with(Settings { max_connections: 2, ..settings() }).await;
     let first = Raw::connect(&node, true, "1").await;
     let second = Raw::connect(&node, false, "2").await;
     let mut third = Raw::open(&node, true).await;
@@ -355,7 +355,7 @@ fn random_bytes_and_mutated_packets_cost_their_sender_alone() {
     let node = runtime.block_on(node_with(Settings {
         handshake: Duration::from_millis(300),
         patience: Duration::from_millis(300),
-        ..Settings::default()
+        ..settings()
     }));
     let neighbour = tokio::sync::Mutex::new(runtime.block_on(Neighbour::of(&node)));
     let mut runner = TestRunner::new(Config { cases: 96, ..Config::default() });

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingest::mqtt::{Hub, Settings};
-use store::{Config, NodeName, Query, SampleTime, Store, Values};
+use store::cluster::view::Nodes;
+use store::{Config, NodeId, NodeName, Query, SampleTime, Store, Values};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,12 +25,23 @@ pub struct Node {
 }
 
 pub async fn node() -> Node {
-    node_with(Settings::default()).await
+    node_with(settings()).await
+}
+
+/// The defaults, of a node that is alone.
+pub fn settings() -> Settings {
+    let name = NodeName::new("test").unwrap();
+    Settings::new(Nodes::new(name, NodeId(1), "http://127.0.0.1:1".into(), None))
 }
 
 pub async fn node_with(settings: Settings) -> Node {
+    slow_node_with(settings, Duration::ZERO).await
+}
+
+/// A node whose commits wait for so long.
+pub async fn slow_node_with(settings: Settings, commit_window: Duration) -> Node {
     let directory = tempfile::tempdir().unwrap();
-    let config = Config::new(directory.path(), NodeName::new("test").unwrap());
+    let config = Config { commit_window, ..Config::new(directory.path(), NodeName::new("test").unwrap()) };
     let store = Store::open(config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,6 +1,12 @@
 //! What outlives a connection, and how connections end when the node stops.
 
-use crate::node::{NEVER, Node, node};
+use std::time::Duration;
+
+use ingest::mqtt::Settings;
+use store::cluster::view::{NodeState, NodeView};
+use store::{NodeId, NodeName};
+
+use crate::node::{NEVER, Node, node, settings, slow_node_with};
 use crate::raw::{Raw, connect, packet, puback, publish, text};
 
 /// Connects version 3.1.1 with a lasting session; whether there was one.
@@ -159,4 +165,37 @@ async fn when_the_node_stops_clients_are_told_and_the_port_is_closed() {
     tokio::time::timeout(NEVER, &mut node.served).await.unwrap().unwrap();
     assert_eq!(node.hub.counters.connections.get(), 0);
     assert!(tokio::net::TcpStream::connect(node.address).await.is_err());
+}
+
+/// What was published before the node stopped is acknowledged before the client is sent on, though its commit takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_what_it_is_owed_and_is_sent_to_another_node() {
+    let settings: Settings = settings();
+    for (of, state, mqtt) in [
+        ("b", NodeState::Alive, "mqtt://10.0.0.2:1883"),
+        ("c", NodeState::Down, "mqtt://10.0.0.3:1883"),
+        ("d", NodeState::Alive, "mqtt://[::1]:1884"),
+    ] {
+        let view = settings.nodes.all().into_iter().find(|node| node.me).unwrap();
+        let (name, mqtt) = (NodeName::new(of).unwrap(), Some(mqtt.into()));
+        settings.nodes.put(NodeView { name, id: NodeId(2), state, mqtt, me: false, ..view });
+    }
+    let node = slow_node_with(settings, Duration::from_millis(300)).await;
+    let mut new = Raw::connect(&node, true, "new").await;
+    let mut old = Raw::connect(&node, false, "old").await;
+    new.publish("sensors/s/new", 7, "1.5").await;
+    old.publish("sensors/s/old", 8, "2.5").await;
+    while node.count("s", "new") + node.count("s", "old") < 2 {
+        tokio::task::yield_now().await;
+    }
+    node.stop.cancel();
+    assert_eq!(puback(&new.packet().await.unwrap()), (7, 0));
+    let (first, body) = new.packet().await.expect("a DISCONNECT");
+    assert_eq!((first, body[0]), (0xe0, 0x9c), "use another server");
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("10.0.0.2:1883") && text.contains("[::1]:1884"), "{text}");
+    assert!(!text.contains("10.0.0.3"), "who is down is no place to go: {text}");
+    assert!(new.packet().await.is_none());
+    assert_eq!(puback(&old.packet().await.unwrap()), (8, 0));
+    assert!(old.packet().await.is_none(), "3.1.1 only closes");
 }

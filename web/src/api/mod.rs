@@ -1,6 +1,6 @@
 //! The HTTP API under `/api/v1`. Handlers read the store and never wait for its disk.
 
-mod cluster;
+pub(crate) mod cluster;
 pub(crate) mod query;
 mod samples;
 pub(crate) mod sensors;

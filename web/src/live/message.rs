@@ -30,6 +30,8 @@ pub struct Watch {
     pub series: Vec<Wish>,
     /// Newest samples of each series to begin with, where it has no `since`.
     pub backfill: usize,
+    /// Whether the nodes' figures and the event log are wanted, beside the news that everybody gets.
+    pub cluster: bool,
 }
 
 /// One series of a watch.
@@ -66,6 +68,8 @@ struct RawWatch {
     since: HashMap<String, f64>,
     #[serde(default)]
     backfill: usize,
+    #[serde(default)]
+    cluster: bool,
 }
 
 impl Message {
@@ -140,7 +144,7 @@ impl Watch {
                 series.push(Wish { key, since: since.get(name.as_str()).copied() });
             }
         }
-        Ok(Self { id, series, backfill: raw.backfill })
+        Ok(Self { id, series, backfill: raw.backfill, cluster: raw.cluster })
     }
 }
 
@@ -173,7 +177,7 @@ mod tests {
         let text = r#"{"type":"watch","id":1,"series":["strap-7/ecg","a/b","a/b"],"attention":"high",
                        "since":{"a/b":1763661600000.5}}"#;
         let Ok(Message::Watch(watch)) = Message::parse(text) else { panic!("a watch") };
-        assert_eq!((watch.id, watch.backfill, watch.series.len()), (1, 0, 2));
+        assert_eq!((watch.id, watch.backfill, watch.series.len(), watch.cluster), (1, 0, 2, false));
         assert_eq!(watch.series[0].since, None);
         assert_eq!(watch.series[1].since, Some(SampleTime(1_763_661_600_000_500)));
         assert_eq!(Message::parse(r#"{"type":"unwatch","id":7}"#), Ok(Message::Unwatch(7)));

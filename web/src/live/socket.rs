@@ -3,8 +3,12 @@
 //! A sample is written as soon as the store hands it out: no timer and no batching beyond what waits already. A viewer
 //! that reads slowly makes its own queue overflow and is told (`lag`); one that reads nothing is closed by the
 //! listener. Ingest never waits for either.
+//!
+//! News of the cluster (a node came, went, or changed its state) ride with the beats: so the page knows where else it may
+//! go, and however often the cluster changes, a viewer is told four times a second at most. Who watches the cluster
+//! (`{"type":"watch","id":1,"cluster":true}`) gets the figures each second, and the event log whenever it grew.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use axum::extract::State as Extract;
@@ -14,17 +18,19 @@ use axum::response::Response;
 use futures_util::SinkExt;
 use serde_json::json;
 use store::{Event, SampleTime, Samples, Series, SeriesId, Values};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::frame;
 use super::hub::{MAX_VIEWERS, Seat};
 use super::message::{Message, Refused, Wish};
 use super::watches::{Followed, Watches};
-use crate::State;
+use crate::api::cluster::Cluster;
 use crate::api::query::Query;
 use crate::api::sensors::Described;
 use crate::encode::push_ts;
 use crate::error::ApiError;
+use crate::{State, nodes};
 
 /// How often a viewer hears that the node lives.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -37,8 +43,10 @@ const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How long a viewer has to take its farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a viewer should wait before it goes to another node.
-const RECONNECT_DELAY_MS: u64 = 100;
+/// How long a viewer should wait before it goes to another node, at most; drawn anew for each.
+const MAX_RECONNECT_DELAY_MS: u64 = 200;
+/// Beats from one telling of the nodes' figures to the next.
+const FIGURES_EVERY: u32 = 4;
 
 /// How samples are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +78,20 @@ pub(crate) async fn upgrade(
         .max_frame_size(MAX_MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
             let watches = Watches::new(state.store().clone());
-            Viewer { state, socket, format, watches, opening: VecDeque::new(), seat }.run().await;
+            let mut news = state.nodes().changed();
+            news.mark_changed();
+            let viewer = Viewer {
+                state,
+                socket,
+                format,
+                watches,
+                opening: VecDeque::new(),
+                news,
+                cluster: HashSet::new(),
+                beats: 0,
+                seat,
+            };
+            viewer.run().await;
         }))
 }
 
@@ -81,6 +102,11 @@ struct Viewer {
     watches: Watches,
     /// Series that are still to be followed, with their watch and its backfill.
     opening: VecDeque<(u64, Wish, usize)>,
+    /// Says when there is news of the cluster.
+    news: watch::Receiver<u64>,
+    /// Watches that want its figures and events.
+    cluster: HashSet<u64>,
+    beats: u32,
     seat: Seat,
 }
 
@@ -114,9 +140,9 @@ impl Viewer {
                     self.close(close_code::SIZE, reason).await
                 }
                 None => {
-                    let nodes = self.state.live_nodes();
-                    let reconnect =
-                        json!({ "type": "reconnect", "delay_ms": RECONNECT_DELAY_MS, "nodes": nodes });
+                    let delay = rand::random_range(0..=MAX_RECONNECT_DELAY_MS);
+                    let nodes = nodes::elsewhere(self.state.nodes());
+                    let reconnect = json!({ "type": "reconnect", "delay_ms": delay, "nodes": nodes });
                     self.socket.feed(Frame::text(reconnect.to_string())).await?;
                     self.close(close_code::AWAY, "the node is stopping".to_owned()).await
                 }
@@ -156,7 +182,15 @@ impl Viewer {
         let mut text = String::from(r#"{"type":"beat","ts":"#);
         push_ts(&mut text, SampleTime::now());
         text.push('}');
-        Ok(self.socket.send(Frame::text(text)).await?)
+        self.socket.feed(Frame::text(text)).await?;
+        self.beats = self.beats.wrapping_add(1);
+        let (news, watched) = (self.news.has_changed().unwrap_or(false), !self.cluster.is_empty());
+        if news || (watched && self.beats.is_multiple_of(FIGURES_EVERY)) {
+            self.news.mark_unchanged();
+            let cluster = Cluster::of(&self.state, news && watched);
+            self.socket.feed(Frame::text(cluster.message())).await?;
+        }
+        Ok(self.socket.flush().await?)
     }
 
     async fn hear(&mut self, frame: Frame) -> Result<(), End> {
@@ -173,11 +207,18 @@ impl Viewer {
             Message::Unwatch(id) => {
                 self.opening.retain(|(watch, ..)| *watch != id);
                 self.watches.end(id);
+                self.cluster.remove(&id);
                 Ok(())
             }
             Message::Watch(watch) => {
                 self.opening.retain(|(id, ..)| *id != watch.id);
+                self.cluster.remove(&watch.id);
                 self.watches.begin(&watch)?;
+                if watch.cluster {
+                    // With the next beat it gets all that there is to know.
+                    self.cluster.insert(watch.id);
+                    self.news.mark_changed();
+                }
                 let (id, backfill) = (watch.id, watch.backfill);
                 self.opening.extend(watch.series.into_iter().map(|wish| (id, wish, backfill)));
                 Ok(())

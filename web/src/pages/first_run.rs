@@ -3,8 +3,9 @@
 
 use maud::{Markup, html};
 
-use super::layout::{Page, socket_base};
+use super::layout::Page;
 use crate::State;
+use crate::nodes::socket_base;
 
 /// The sensor that the lines make.
 const SENSOR: &str = "my-first";

@@ -4,8 +4,9 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
+use serde_json::json;
 
-use crate::State;
+use crate::{State, nodes};
 
 /// A page before it is sent.
 pub(super) struct Page {
@@ -20,11 +21,11 @@ pub(super) struct Page {
     chrome: Chrome,
 }
 
-/// What the surroundings need to know of the node.
+/// What the surroundings need to know of the cluster.
 struct Chrome {
     node: String,
-    /// Live sockets that the page may move to, of every node.
-    sockets: Vec<String>,
+    /// JSON: name and address of each node that the page may be on, this one first.
+    nodes: String,
 }
 
 impl Page {
@@ -35,21 +36,17 @@ impl Page {
         script: Option<&'static str>,
         body: Markup,
     ) -> Self {
-        let chrome = Chrome { node: state.store().node().name.to_string(), sockets: state.live_nodes() };
+        let told: Vec<_> = nodes::open(state.nodes())
+            .into_iter()
+            .map(|node| json!({ "node": node.name.as_str(), "http": node.http }))
+            .collect();
+        let chrome = Chrome { node: state.store().node().name.to_string(), nodes: json!(told).to_string() };
         Self { status: StatusCode::OK, title: title.into(), script, body, chrome }
     }
 
     /// The same page, sent with this status.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
-    }
-}
-
-/// `ws://…` for `http://…`, `wss://…` for `https://…`.
-pub(super) fn socket_base(http: &str) -> String {
-    match http.strip_prefix("http") {
-        Some(rest) => format!("ws{rest}"),
-        None => http.to_owned(),
     }
 }
 
@@ -71,12 +68,12 @@ impl IntoResponse for Page {
                         script type="module" src={ "/assets/js/pages/" (script) } {}
                     }
                 }
-                body data-nodes=(chrome.sockets.join(" ")) {
+                body data-nodes=(chrome.nodes) {
                     a.skip href="#main" { "Skip to content" }
                     header.bar {
                         a.brand href="/" {
                             img src="/assets/icon.svg" width="26" height="26" alt="";
-                            "Sensorium"
+                            span { "Sensorium" }
                         }
                         div.bar-end {
                             @if script.is_some() {
@@ -89,7 +86,7 @@ impl IntoResponse for Page {
                     }
                     main #main tabindex="-1" { (body) }
                     footer.foot {
-                        span { "Node " strong { (chrome.node) } }
+                        span { "Node " strong data-role="node" { (chrome.node) } }
                         a href="/api/v1/node" { "About this node" }
                         a href="/metrics" { "Metrics" }
                     }
@@ -98,16 +95,5 @@ impl IntoResponse for Page {
         };
         let head = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
         (status, head, markup.into_string()).into_response()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sockets_follow_the_scheme_of_the_page() {
-        assert_eq!(socket_base("http://127.0.0.1:4000"), "ws://127.0.0.1:4000");
-        assert_eq!(socket_base("https://sense.example"), "wss://sense.example");
     }
 }

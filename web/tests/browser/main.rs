@@ -140,7 +140,7 @@ async fn the_chart_misses_and_doubles_nothing_when_the_node_is_killed() {
     assert_held(&browser, first, sent).await;
 
     node.kill();
-    browser.until(&format!("{link} === 'Reconnecting…'")).await;
+    browser.until(&format!("{link} === 'Reconnecting to node test-node…'")).await;
     browser.picture("sensor-reconnecting").await;
     node = Node::start_at(data.path(), &node.http).await;
     // The page may be back before or after the device: what it missed comes either way.

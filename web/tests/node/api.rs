@@ -223,7 +223,7 @@ async fn health_and_metrics() {
     let node = Node::open();
     node.append("s/a", [START], numbers(1, vec![1.0])).await;
     assert_eq!(node.get("/health/live").await.status, 200);
-    assert_eq!(node.get("/health/ready").await.json(), json!({"ready": true, "alone": true}));
+    assert_eq!(node.get("/health/ready").await.json(), json!({"ready": true}));
     let metrics = node.get("/metrics").await;
     assert!(metrics.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     assert!(metrics.text.contains("\nsensorium_samples_received_total 1\n"), "{}", metrics.text);

@@ -10,7 +10,8 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
-use store::{Attribute, Batch, NodeName, SampleTime, SensorId, Store, Times, Values};
+use store::cluster::view::{Load, NodeState, NodeView};
+use store::{Attribute, Batch, NodeId, NodeName, SampleTime, SensorId, Store, Times, Values};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -75,6 +76,22 @@ impl Node {
         self.store().append(vec![Batch { series, times, values }]).await.unwrap();
     }
 
+    /// Another node of its cluster, as the one of that name is now.
+    pub(crate) fn put(&self, of: &str, port: u16, state: NodeState) {
+        let own = self.state.nodes().all().into_iter().find(|node| node.me).unwrap();
+        self.state.nodes().put(NodeView {
+            name: NodeName::new(of).unwrap(),
+            id: NodeId(u64::from(port)),
+            state,
+            me: false,
+            http: format!("http://127.0.0.1:{port}"),
+            mqtt: None,
+            load: Load { sensors: 7, devices: 2, samples_per_second: 12.5, ..Load::default() },
+            lag: (state == NodeState::Alive).then_some(Duration::from_micros(1500)),
+            ..own
+        });
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Request::get(path).body(Body::empty()).unwrap()).await
     }
@@ -136,8 +153,18 @@ pub(crate) async fn say(socket: &mut Socket, message: Value) {
     socket.send(Message::text(message.to_string())).await.unwrap();
 }
 
-/// The next message that is neither a beat nor a ping: JSON, or the bytes of a binary frame.
+/// The next message that is neither a beat nor a ping, nor about the cluster: JSON, or the bytes of a binary frame.
 pub(crate) async fn hear(socket: &mut Socket) -> Heard {
+    loop {
+        match hear_any(socket).await {
+            Heard::Json(value) if value["type"] == "cluster" => {}
+            heard => return heard,
+        }
+    }
+}
+
+/// The next message that is neither a beat nor a ping.
+pub(crate) async fn hear_any(socket: &mut Socket) -> Heard {
     loop {
         let message = tokio::time::timeout(GUARD, socket.next()).await.expect("a message in time");
         match message.expect("an open socket").expect("a readable message") {

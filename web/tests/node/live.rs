@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use store::Values;
+use store::cluster::view::NodeState;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -281,21 +282,29 @@ async fn bad_messages_get_an_error_and_the_connection_goes_on() {
 async fn it_beats_and_says_where_to_go_when_the_node_stops() {
     use futures_util::StreamExt;
     let node = Node::open();
+    for (of, port, state) in
+        [("b", 4001, NodeState::Alive), ("c", 4002, NodeState::Suspect), ("d", 4003, NodeState::Alive)]
+    {
+        node.put(of, port, state);
+    }
     let mut socket = open(&node).await;
     let mut beats = 0;
     while beats < 3 {
         let message = tokio::time::timeout(GUARD, socket.next()).await.unwrap().unwrap().unwrap();
         let beat: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+        if beat["type"] == "cluster" {
+            continue;
+        }
         assert!(beat["type"] == "beat" && beat["ts"].as_f64().unwrap() > 1.7e12, "{beat}");
         beats += 1;
     }
     assert_eq!(node.state.hub().figures().viewers, 1);
     node.state.stop().cancel();
-    let reconnect = hear(&mut socket).await.json();
-    assert_eq!(
-        reconnect,
-        json!({"type": "reconnect", "delay_ms": reconnect["delay_ms"], "nodes": ["ws://127.0.0.1:4000/api/v1/live"]})
-    );
+    let mut reconnect = hear(&mut socket).await.json();
+    assert!(reconnect["delay_ms"].take().as_u64().unwrap() <= 200);
+    reconnect["nodes"].as_array_mut().unwrap().sort_by_key(Value::to_string);
+    let others = ["ws://127.0.0.1:4001/api/v1/live", "ws://127.0.0.1:4003/api/v1/live"];
+    assert_eq!(reconnect, json!({"type": "reconnect", "delay_ms": null, "nodes": others}));
     assert!(matches!(hear(&mut socket).await, Heard::Closed(1001)));
 }
 

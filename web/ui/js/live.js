@@ -4,15 +4,16 @@
 
 import { decode } from './wire.js';
 import * as clock from './clock.js';
+import * as nodes from './nodes.js';
 
 /** A node beats every 250 ms; silence for longer than this and the page moves on. */
-const SILENCE_MS = 1000;
+const SILENCE_MS = 1250;
 /** How often silence is looked for. */
 const WATCHDOG_MS = 200;
 /** Time for messages that wait behind a busy page to be read before it calls the node silent. */
 const GRACE_MS = 80;
 /** A connection that has not opened by then is given up. */
-const OPEN_MS = 3000;
+const OPEN_MS = 2000;
 /** Delay before the nth attempt: doubled each time, up to the cap, and drawn at random from its upper half. */
 const BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 3000;
@@ -38,6 +39,7 @@ const DELAYED_MS = 1500;
  * @property {string[]} series
  * @property {string} attention none, low, medium or high
  * @property {number} backfill samples to begin with
+ * @property {boolean} cluster whether the nodes' figures and events are wanted
  * @property {OnSamples} onSamples
  * @property {number} sentAt when it was last sent
  *
@@ -45,16 +47,8 @@ const DELAYED_MS = 1500;
  */
 
 export class Live extends EventTarget {
-  /** @param {string[]} nodes live addresses of the nodes, as the server told them */
-  constructor(nodes) {
+  constructor() {
     super();
-    const own = new URL('/api/v1/live', location.href);
-    own.protocol = own.protocol === 'https:' ? 'wss:' : 'ws:';
-    this.own = own.href;
-    /** @type {string[]} */
-    this.nodes = [];
-    this.#learn(nodes);
-    this.turn = 0;
     this.failures = 0;
     this.nextId = 1;
     /** @type {Map<number, Watch>} */
@@ -85,10 +79,21 @@ export class Live extends EventTarget {
    * @returns {{ close: () => void }}
    */
   watch({ series, attention = 'medium', backfill = 0, onSamples }) {
-    const watch = { id: this.nextId, series, attention, backfill, onSamples, sentAt: Infinity };
+    return this.#begin({ series, attention, backfill, cluster: false, onSamples });
+  }
+
+  /** Has the node tell the figures of all nodes, and what happened to them, in its `cluster` messages. */
+  watchCluster() {
+    return this.#begin({ series: [], attention: 'none', backfill: 0, cluster: true, onSamples: () => {} });
+  }
+
+  /** @param {Omit<Watch, 'id' | 'sentAt'>} wish */
+  #begin(wish) {
+    const watch = { ...wish, id: this.nextId, sentAt: Infinity };
     this.nextId += 1;
     this.watches.set(watch.id, watch);
     this.#send(watch, new Map());
+    const { series } = watch;
     return {
       close: () => {
         this.watches.delete(watch.id);
@@ -102,15 +107,9 @@ export class Live extends EventTarget {
     };
   }
 
-  /** @param {string[]} nodes live addresses; a page of https cannot use the plain ones */
-  #learn(nodes) {
-    const usable = nodes.filter((url) => location.protocol !== 'https:' || url.startsWith('wss:'));
-    this.nodes = [...new Set([this.own, ...usable])];
-  }
-
   #connect() {
     if (this.socket) return;
-    const url = new URL(this.nodes[this.turn % this.nodes.length]);
+    const url = new URL(nodes.url('/api/v1/live').replace(/^http/, 'ws'));
     url.searchParams.set('format', 'binary');
     const socket = new WebSocket(url);
     socket.binaryType = 'arraybuffer';
@@ -147,9 +146,9 @@ export class Live extends EventTarget {
       const newest = held.get(name);
       if (newest !== undefined) since[name] = newest;
     }
-    const { id, series, attention, backfill } = watch;
+    const { id, series, attention, backfill, cluster } = watch;
     watch.sentAt = performance.now();
-    this.socket.send(JSON.stringify({ type: 'watch', id, series, attention, since, backfill }));
+    this.socket.send(JSON.stringify({ type: 'watch', id, series, attention, since, backfill, cluster }));
   }
 
   /** @param {string} data */
@@ -167,8 +166,11 @@ export class Live extends EventTarget {
       case 'samples':
         this.#samples(fromJson(message));
         break;
+      case 'cluster':
+        nodes.learn(message.me, message.nodes);
+        break;
       case 'reconnect':
-        if (Array.isArray(message.nodes) && message.nodes.length) this.#learn(message.nodes);
+        nodes.prefer(message.nodes ?? []);
         this.#lost(this.socket, message.delay_ms ?? 0);
         break;
       case 'lag':
@@ -220,7 +222,7 @@ export class Live extends EventTarget {
   }
 
   /**
-   * Leaves `socket` and tries the next node.
+   * Leaves `socket` and tries the next node: at once when it is the first time, ever more slowly after that.
    * @param {WebSocket | null} socket
    * @param {number} [delay]
    */
@@ -228,7 +230,7 @@ export class Live extends EventTarget {
     if (!socket || socket !== this.socket) return;
     this.socket = null;
     socket.close();
-    this.turn += 1;
+    nodes.leave();
     this.failures += 1;
     this.#become(this.failures > OFFLINE_AFTER ? 'offline' : 'reconnecting');
     const backoff = Math.min(MAX_BACKOFF_MS, BACKOFF_MS * 2 ** Math.min(this.failures - 1, 10));

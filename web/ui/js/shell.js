@@ -1,29 +1,62 @@
 // @ts-check
-// What every live page shares: the connection, the pill that says how it is, and small helpers for elements.
+// What every live page shares: the connection, the words that say how it is and where it leads, links that follow it,
+// and small helpers for elements.
 
 import { Live } from './live.js';
+import * as nodes from './nodes.js';
 import { show } from './state.js';
 
-/** @type {Record<import('./live.js').LinkState, string>} */
+/** @type {Record<import('./live.js').LinkState, (node: string) => string>} */
 const WORDS = {
-  connecting: 'Connecting…',
-  live: 'Live',
-  delayed: 'Delayed',
-  reconnecting: 'Reconnecting…',
-  offline: 'Offline',
+  connecting: () => 'Connecting…',
+  live: () => 'Live',
+  delayed: () => 'Delayed',
+  reconnecting: (node) => (node ? `Reconnecting to node ${node}…` : 'Reconnecting…'),
+  offline: () => 'Offline',
 };
 
-/** Opens the page's connection and shows its state in the header. */
+/** Opens the page's connection, and shows its state in the header and its node in the footer. */
 export function connect() {
-  const nodes = (document.body.dataset.nodes ?? '').split(' ').filter(Boolean);
-  const live = new Live(nodes);
+  nodes.begin(JSON.parse(document.body.dataset.nodes ?? '[]'));
+  const live = new Live();
   const pill = document.querySelector('[data-role="link"]');
+  const name = document.querySelector('[data-role="node"]');
   const update = () => {
-    if (pill instanceof HTMLElement) show(pill, live.state, WORDS[live.state]);
+    const { node, base } = nodes.at();
+    if (pill instanceof HTMLElement) {
+      show(pill, live.state, WORDS[live.state](node));
+      pill.title = `${live.state === 'live' ? 'On' : 'Trying'} node ${node || base}`;
+    }
+    if (name && node) write(name, node);
   };
   live.addEventListener('state', update);
+  nodes.moves.addEventListener('move', update);
   update();
+  followWithLinks();
   return live;
+}
+
+/** Links to pages and data lead to the node that the page is on; those marked `data-stays` to where they say. */
+function followWithLinks() {
+  /** @param {HTMLAnchorElement} link */
+  const lead = (link) => {
+    if (link.dataset.stays !== undefined || link.getAttribute('href')?.startsWith('#')) return;
+    const { origin, pathname, search, hash } = new URL(link.href);
+    const { base } = nodes.at();
+    if (origin !== base && nodes.isNode(origin)) link.href = base + pathname + search + hash;
+  };
+  nodes.moves.addEventListener('move', () => document.querySelectorAll('a[href]').forEach((link) => lead(/** @type {HTMLAnchorElement} */ (link))));
+  // Those that came later are turned when somebody turns to them.
+  for (const event of ['pointerover', 'focusin', 'click', 'auxclick']) {
+    document.addEventListener(
+      event,
+      ({ target }) => {
+        const link = target instanceof Element ? target.closest('a[href]') : null;
+        if (link instanceof HTMLAnchorElement) lead(link);
+      },
+      { capture: true },
+    );
+  }
 }
 
 /**
@@ -65,7 +98,7 @@ export function write(target, text) {
  * @param {string} path below /api/v1
  */
 export async function get(path) {
-  const response = await fetch(`/api/v1/${path}`, { headers: { accept: 'application/json' } });
+  const response = await nodes.ask(`/api/v1/${path}`, { headers: { accept: 'application/json' } });
   const body = await response.json().catch(() => null);
   if (!response.ok) throw new Error(body?.error?.message ?? `the node answered ${response.status}`);
   return body;

@@ -5,26 +5,27 @@ use std::sync::Arc;
 use axum::Router;
 use ingest::{mqtt, ws};
 use store::Store;
+use store::cluster::view::Nodes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use web::Addresses;
 use web::metrics::Exposition;
 
 /// The node's side of devices.
 pub(crate) struct Devices {
     store: Store,
+    nodes: Nodes,
     sockets: ws::WebSockets,
     hub: Arc<mqtt::Hub>,
     stop: CancellationToken,
 }
 
 impl Devices {
-    /// Devices that append to `store` until `stop`, and are told `addresses`.
-    pub(crate) fn new(store: &Store, addresses: &Addresses, stop: &CancellationToken) -> Self {
-        let own = format!("{}{}", addresses.http.replacen("http", "ws", 1), ingest::wire::message::PATH);
-        let sockets = ws::WebSockets::new(store.clone(), ws::Settings::new(vec![own]), stop.clone());
-        Self { store: store.clone(), sockets, hub: Arc::default(), stop: stop.clone() }
+    /// Devices that append to `store` until `stop`, and are told of `nodes`.
+    pub(crate) fn new(store: &Store, nodes: &Nodes, stop: &CancellationToken) -> Self {
+        let settings = ws::Settings::new(nodes.clone());
+        let sockets = ws::WebSockets::new(store.clone(), settings, stop.clone());
+        Self { store: store.clone(), nodes: nodes.clone(), sockets, hub: Arc::default(), stop: stop.clone() }
     }
 
     /// Their figures.
@@ -40,8 +41,14 @@ impl Devices {
     /// Serves MQTT; the tracker is empty once all connections have ended.
     pub(crate) fn serve_mqtt(&self, listener: TcpListener) -> TaskTracker {
         let tracker = TaskTracker::new();
-        let (store, hub, stop) = (self.store.clone(), self.hub.clone(), self.stop.clone());
-        tracker.spawn(mqtt::serve(listener, store, hub, mqtt::Settings::default(), stop));
+        let settings = mqtt::Settings::new(self.nodes.clone());
+        tracker.spawn(mqtt::serve(
+            listener,
+            self.store.clone(),
+            self.hub.clone(),
+            settings,
+            self.stop.clone(),
+        ));
         tracker
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use store::cluster::view::{Nodes, Readiness};
 use store::{OpenError, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,10 +47,14 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
 
     let addresses = settings.addresses(bound.http, bound.mqtt, bound.peer);
     let stop = CancellationToken::new();
-    let devices = Devices::new(&store, &addresses, &stop);
+    let node = store.node();
+    let nodes = Nodes::new(node.name.clone(), node.id, addresses.http.clone(), addresses.mqtt.clone());
+    nodes.set_readiness(Readiness::default());
+    let devices = Devices::new(&store, &nodes, &stop);
     let state = State::new(Setup {
         store: store.clone(),
         addresses,
+        nodes,
         allow_origins: settings.allow_origins.clone(),
         loopback: settings.is_loopback(),
         replicas: settings.cluster.replicas,

@@ -1,6 +1,7 @@
 // @ts-check
 // Waits for the first sensor, and copies lines.
 
+import { go } from '../nodes.js';
 import { connect, get, part, write } from '../shell.js';
 
 /** Should the node's news be missed, the page asks this often. */
@@ -19,7 +20,7 @@ async function look() {
     if (sensors.length === 0 || moving) return;
     moving = true;
     write(waiting, 'Here it is.');
-    location.reload();
+    go('/');
   } catch {
     // The node is away; the pill says so, and the next look may find it.
   }

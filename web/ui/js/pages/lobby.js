@@ -73,7 +73,9 @@ async function load() {
     arrange();
   } catch (error) {
     failed = true;
-    say(`The list of sensors could not be read: ${error instanceof Error ? error.message : error}. Trying again.`, 'bad');
+    // Between two nodes the header says what is going on.
+    if (live.state !== 'live') notice.hidden = true;
+    else say(`The list of sensors could not be read: ${error instanceof Error ? error.message : error}. Trying again.`, 'bad');
   }
   loading = false;
   if (again) {

@@ -9,6 +9,7 @@ import { Strip } from '../charts/strip.js';
 import { View } from '../charts/view.js';
 import { Decimals, age, duration, moment, number, unitText } from '../format.js';
 import { Series } from '../series.js';
+import { ask } from '../nodes.js';
 import { get, part, write } from '../shell.js';
 import { WORDS, freshness, show } from '../state.js';
 
@@ -389,7 +390,8 @@ function take(series, samples) {
  * @param {HTMLAnchorElement} link
  */
 async function download(link) {
-  const response = await fetch(link.href, { headers: { accept: 'text/csv' } });
+  const { pathname, search } = new URL(link.href);
+  const response = await ask(pathname + search, { headers: { accept: 'text/csv' } });
   if (!response.ok) throw new Error(`the node answered ${response.status}`);
   const url = URL.createObjectURL(await response.blob());
   const file = document.createElement('a');

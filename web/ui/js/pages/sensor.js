@@ -3,6 +3,7 @@
 // attributes that appear later.
 
 import * as clock from '../clock.js';
+import { ask } from '../nodes.js';
 import { connect, get, part, write } from '../shell.js';
 import { show } from '../state.js';
 import { NumbersCard } from './numbers.js';
@@ -57,7 +58,7 @@ async function refresh() {
 
 /** @param {string[]} attributes whose cards are new or out of date */
 async function replace(attributes) {
-  const response = await fetch(location.pathname);
+  const response = await ask(location.pathname);
   if (!response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), 'text/html');
   for (const attribute of attributes) {
