@@ -123,15 +123,17 @@ pub(crate) fn serve(
     Ok(relayed)
 }
 
-/// Sends all of some partitions: names and descriptions first, then samples, then what it all covers.
+/// Sends all of some partitions as the parts of read number `read`: names and descriptions first, then samples, then
+/// what it all covers.
 pub(crate) fn snapshot(
     database: &Database,
     partitions: &[Partition],
+    read: u64,
     send: impl FnMut(Message) -> bool,
 ) -> Result<(), ExportError> {
     let transaction = database.begin_read()?;
     let asked: HashSet<_> = partitions.iter().copied().filter(|partition| partition.0 < BLOCKS).collect();
-    let mut out = Pieces { piece: Piece::default(), bytes: 0, send };
+    let mut out = Parts { read, parts: 0, piece: Piece::default(), bytes: 0, send };
     if let Some(series) = table(&transaction, SERIES)? {
         for entry in series.iter()? {
             let (_, record) = entry?;
@@ -195,21 +197,25 @@ pub(crate) fn snapshot(
         }
     }
     out.flush()?;
-    if (out.send)(Message::SnapshotEnd(Replica::coverage(&versions, partitions))) {
+    let coverage = Replica::coverage(&versions, partitions);
+    if (out.send)(Message::SnapshotEnd { read, parts: out.parts, coverage }) {
         Ok(())
     } else {
         Err(ExportError::LinkGone)
     }
 }
 
-/// Gathers records into pieces.
-struct Pieces<S> {
+/// Gathers records into parts.
+struct Parts<S> {
+    read: u64,
+    /// Sent so far.
+    parts: u64,
     piece: Piece,
     bytes: usize,
     send: S,
 }
 
-impl<S: FnMut(Message) -> bool> Pieces<S> {
+impl<S: FnMut(Message) -> bool> Parts<S> {
     fn add(
         &mut self,
         record: &[u8],
@@ -228,7 +234,12 @@ impl<S: FnMut(Message) -> bool> Pieces<S> {
     fn flush(&mut self) -> Result<(), ExportError> {
         self.bytes = 0;
         let piece = std::mem::take(&mut self.piece);
-        if piece == Piece::default() || (self.send)(Message::Piece(piece)) {
+        if piece == Piece::default() {
+            return Ok(());
+        }
+        let place = self.parts;
+        self.parts += 1;
+        if (self.send)(Message::Part { read: self.read, place, piece }) {
             Ok(())
         } else {
             Err(ExportError::LinkGone)

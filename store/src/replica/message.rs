@@ -71,10 +71,26 @@ pub enum Message {
         /// Which.
         partitions: Vec<Partition>,
     },
-    /// A piece of a snapshot, or of series that a scrub found different.
+    /// A piece of a snapshot.
+    Part {
+        /// Which read of the sender's disk it is from; later ones have higher numbers.
+        read: u64,
+        /// Its place in it, from 0.
+        place: u64,
+        /// What was read.
+        piece: Piece,
+    },
+    /// The snapshot has been sent whole. It counts when all of its parts are there.
+    SnapshotEnd {
+        /// Which read.
+        read: u64,
+        /// How many parts it has.
+        parts: u64,
+        /// What it covers.
+        coverage: Coverage,
+    },
+    /// Series that a scrub found different.
     Piece(Piece),
-    /// The snapshot is complete.
-    SnapshotEnd(Coverage),
     /// Hashes of the rings of some series, taken while the partition stood at this version.
     Scrub {
         /// Which partition.
@@ -101,7 +117,7 @@ pub struct Piece {
     pub chunks: Vec<(u128, Bytes)>,
     /// Frames of the log, reduced to the partitions of the snapshot.
     pub frames: Vec<Bytes>,
-    /// The receiver answers with the same series of its own.
+    /// Of a scrub: the receiver answers with the same series of its own.
     pub answer: bool,
 }
 

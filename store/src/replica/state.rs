@@ -9,9 +9,12 @@
 //! - A frame is settled when it is durable here and on enough of the peers that count. A peer counts from when it has
 //!   caught up until membership says that it is gone.
 //!
+//! - Messages may be lost, doubled or overtake each other: whatever stands still is asked for again at a tick, and a
+//!   snapshot counts only when every part of one read is here.
+//!
 //! Bounds: one snapshot is taken over at a time; wants are one outstanding for each partition and origin.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -19,6 +22,9 @@ use super::frame::{Block, Frame};
 use super::message::{Coverage, Entries, Message};
 use super::version::{BLOCKS, FRAMES, Offer, VersionVector};
 use crate::model::ids::{NodeId, Origin, Partition};
+
+/// A snapshot of which nothing came for so many ticks is given up, and asked for anew.
+const PATIENCE: u8 = 2;
 
 /// How many copies make an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,12 +79,14 @@ pub enum Effect {
         /// First block of each partition.
         blocks: Vec<(Partition, u64)>,
     },
-    /// Send these partitions from one read transaction, then [`Message::SnapshotEnd`].
+    /// Send these partitions from one read transaction as [`Message::Part`]s, then [`Message::SnapshotEnd`].
     Snapshot {
         /// To whom.
         to: NodeId,
         /// Which.
         partitions: Vec<Partition>,
+        /// The number of this read.
+        read: u64,
     },
     /// Make all that came in the snapshot durable, then call [`Replica::adopted`].
     Adopt(Coverage),
@@ -128,15 +136,51 @@ struct Link {
     ack_sent: u64,
     /// It was asked to rewind, and what fits has not come yet.
     rewinding: bool,
+    /// The last of its frames that was held at the tick before.
+    seen: u64,
     /// What it held when it was first asked; empty when all of that is here.
     ahead: Option<Vec<(Partition, Entries)>>,
 }
 
+/// A snapshot on its way here.
 #[derive(Debug)]
 struct Session {
     from: NodeId,
+    /// The newest read of which something came.
+    read: u64,
+    parts: BTreeSet<u64>,
+    /// How many parts it has and what it covers, when the end came.
+    end: Option<(u64, Coverage)>,
     /// All of it came; it is being made durable.
     complete: bool,
+    /// Ticks since something came.
+    quiet: u8,
+}
+
+impl Session {
+    fn new(from: NodeId) -> Self {
+        Self { from, read: 0, parts: BTreeSet::new(), end: None, complete: false, quiet: 0 }
+    }
+
+    /// Notes that something of a read came. False when a later read is being taken over.
+    fn note(&mut self, read: u64) -> bool {
+        self.quiet = 0;
+        if read > self.read {
+            (self.read, self.end) = (read, None);
+            self.parts.clear();
+        }
+        read == self.read
+    }
+
+    /// What the snapshot covers, once, when all of it is here.
+    fn complete(&mut self) -> Option<Coverage> {
+        let whole = self.end.as_ref().is_some_and(|(parts, _)| self.parts.len() as u64 == *parts);
+        if self.complete || !whole {
+            return None;
+        }
+        self.complete = true;
+        self.end.take().map(|end| end.1)
+    }
 }
 
 /// What one node knows of replication.
@@ -151,6 +195,8 @@ pub struct Replica {
     unsettled: VecDeque<u64>,
     peers: BTreeMap<NodeId, Peer>,
     session: Option<Session>,
+    /// Snapshots read for others.
+    reads: u64,
     wanted: HashMap<(Partition, Origin), u64>,
     /// Peers are expected that have not been met yet.
     joining: bool,
@@ -173,6 +219,7 @@ impl Replica {
             unsettled: VecDeque::new(),
             peers: BTreeMap::new(),
             session: None,
+            reads: 0,
             wanted: HashMap::new(),
             joining,
             counts: Counts::default(),
@@ -242,7 +289,8 @@ impl Replica {
     pub fn member(&mut self, node: NodeId, up: bool) -> Vec<Effect> {
         let peer = self.peers.entry(node).or_default();
         peer.up = up;
-        peer.caught_up &= up;
+        let reached = peer.link.as_ref().is_some_and(|link| link.flowing && peer.acked >= link.goal);
+        peer.caught_up = up && (peer.caught_up || reached);
         let mut effects = Vec::new();
         self.settle(&mut effects);
         effects
@@ -250,7 +298,7 @@ impl Replica {
 
     /// A link to a node, in its run `start`, is open.
     pub fn linked(&mut self, node: NodeId, start: u64) -> Vec<Effect> {
-        self.unlinked(node);
+        let mut effects = self.unlinked(node);
         let origin = Origin { node, start };
         let link = Link {
             start,
@@ -259,10 +307,12 @@ impl Replica {
             goal: 0,
             ack_sent: self.durable.last(FRAMES, origin),
             rewinding: false,
+            seen: self.held.last(FRAMES, origin),
             ahead: None,
         };
         self.peers.entry(node).or_default().link = Some(link);
-        vec![self.resume(node, origin), Effect::Send(node, Message::Root(self.durable.root()))]
+        effects.extend([self.resume(node, origin), Effect::Send(node, Message::Root(self.durable.root()))]);
+        effects
     }
 
     fn resume(&self, node: NodeId, origin: Origin) -> Effect {
@@ -277,11 +327,31 @@ impl Replica {
         if peer.link.take().is_none() {
             return Vec::new();
         }
+        let mut effects = Vec::new();
         if self.session.as_ref().is_some_and(|session| session.from == node && !session.complete) {
-            self.session = None;
+            effects = self.give_up();
         }
         self.wanted.clear();
-        self.roots()
+        effects.extend(self.roots());
+        effects
+    }
+
+    /// Forgets a snapshot that will not become whole. Peers that were held up by it are told to go on.
+    fn give_up(&mut self) -> Vec<Effect> {
+        self.session = None;
+        self.resume_all()
+    }
+
+    fn resume_all(&mut self) -> Vec<Effect> {
+        let nodes: Vec<_> = self.links().collect();
+        let mut effects = Vec::new();
+        for node in nodes {
+            let Some(link) = self.link(node) else { continue };
+            link.rewinding = false;
+            let origin = Origin { node, start: link.start };
+            effects.push(self.resume(node, origin));
+        }
+        effects
     }
 
     fn roots(&self) -> Vec<Effect> {
@@ -304,16 +374,28 @@ impl Replica {
     /// Every few seconds: vectors are compared, and what was asked for in vain is asked for again.
     pub fn tick(&mut self) -> Vec<Effect> {
         self.wanted.clear();
-        let mut effects = self.roots();
+        let mut effects = Vec::new();
+        if let Some(session) = self.session.as_mut().filter(|session| !session.complete) {
+            session.quiet += 1;
+            if session.quiet > PATIENCE {
+                effects = self.give_up();
+            }
+        }
+        effects.extend(self.roots());
+        self.acknowledge(&mut effects);
+        // Where no frame came since the last tick, either there is none, or one of us waits for a message that was
+        // lost: saying where we stand costs next to nothing, and sets both right.
         let nodes: Vec<_> = self.links().collect();
         for node in nodes {
-            let Some(link) = self.link(node) else { continue };
-            if std::mem::take(&mut link.rewinding) {
-                let origin = Origin { node, start: link.start };
+            let held = &self.held;
+            let Some(link) = self.peers.get_mut(&node).and_then(|peer| peer.link.as_mut()) else { continue };
+            let origin = Origin { node, start: link.start };
+            let now = held.last(FRAMES, origin);
+            let stands = std::mem::replace(&mut link.seen, now) == now;
+            if (stands || std::mem::take(&mut link.rewinding)) && self.session.is_none() {
                 effects.push(self.resume(node, origin));
             }
         }
-        self.acknowledge(&mut effects);
         effects
     }
 
@@ -500,7 +582,7 @@ impl Replica {
             }
             Message::Trimmed { partitions } => {
                 if self.session.is_none() {
-                    self.session = Some(Session { from, complete: false });
+                    self.session = Some(Session::new(from));
                     self.counts.snapshots += 1;
                     effects.push(Effect::Send(from, Message::WantSnapshot { partitions }));
                 }
@@ -532,15 +614,21 @@ impl Replica {
                 self.compare(from, partitions, &mut effects);
             }
             Message::Want { origin, blocks } => effects.push(Effect::Serve { to: from, origin, blocks }),
-            Message::WantSnapshot { partitions } => effects.push(Effect::Snapshot { to: from, partitions }),
-            Message::SnapshotEnd(coverage) => {
-                if let Some(session) = self.session.as_mut().filter(|session| session.from == from) {
-                    session.complete = true;
-                    effects.push(Effect::Adopt(coverage));
+            Message::WantSnapshot { partitions } => {
+                self.reads += 1;
+                effects.push(Effect::Snapshot { to: from, partitions, read: self.reads });
+            }
+            Message::SnapshotEnd { read, parts, coverage } => {
+                if let Some(session) = self.session_with(from)
+                    && session.note(read)
+                {
+                    session.end = Some((parts, coverage));
+                    effects.extend(session.complete().map(Effect::Adopt));
                 }
             }
             Message::Frame { .. }
             | Message::Relay { .. }
+            | Message::Part { .. }
             | Message::Piece(_)
             | Message::Scrub { .. }
             | Message::WantRings(_)
@@ -549,23 +637,37 @@ impl Replica {
         effects
     }
 
-    /// Whether pieces of a snapshot are awaited from a peer.
-    pub fn expects_pieces(&self, from: NodeId) -> bool {
+    /// Whether parts of a snapshot are awaited from a peer.
+    pub fn expects_parts(&self, from: NodeId) -> bool {
         self.session.as_ref().is_some_and(|session| session.from == from && !session.complete)
+    }
+
+    /// A part of a snapshot ([`Message::Part`]) came, and has been joined.
+    pub fn part(&mut self, from: NodeId, read: u64, place: u64) -> Vec<Effect> {
+        let Some(session) = self.session_with(from) else { return Vec::new() };
+        if !session.note(read) {
+            return Vec::new();
+        }
+        session.parts.insert(place);
+        session.complete().map(Effect::Adopt).into_iter().collect()
+    }
+
+    fn session_with(&mut self, from: NodeId) -> Option<&mut Session> {
+        self.session.as_mut().filter(|session| session.from == from && !session.complete)
     }
 
     fn resumed(&mut self, from: NodeId, held: u64, durable: u64, effects: &mut Vec<Effect>) {
         let sealed = self.sealed;
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(link) = peer.link.as_mut() else { return };
-        // What a peer held before it lost its disk does not count any more.
-        peer.acked = durable.min(sealed);
+        // What a peer held before its disk was set back does not count any more.
+        let before = std::mem::replace(&mut peer.acked, durable.min(sealed));
         link.cursor = held.min(sealed);
         link.goal = sealed;
         link.flowing = true;
         if peer.acked >= link.goal {
             peer.caught_up = peer.up;
-        } else if peer.acked == 0 {
+        } else if peer.acked < before {
             peer.caught_up = false;
         }
         effects.push(Effect::Stream(from));
@@ -624,14 +726,7 @@ impl Replica {
         }
         self.session = None;
         self.wanted.clear();
-        let nodes: Vec<_> = self.links().collect();
-        let mut effects = Vec::new();
-        for node in nodes {
-            let Some(link) = self.link(node) else { continue };
-            link.rewinding = false;
-            let origin = Origin { node, start: link.start };
-            effects.push(self.resume(node, origin));
-        }
+        let mut effects = self.resume_all();
         effects.extend(self.roots());
         self.acknowledge(&mut effects);
         effects
@@ -692,3 +787,6 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

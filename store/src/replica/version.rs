@@ -23,13 +23,22 @@ pub enum Offer {
 
 /// The last block held of every origin in every partition; numbers start at 1. A column for each origin: a frame
 /// touches many partitions of one.
+///
+/// The hashes are sums over entries and kept up to date, so that comparing vectors every few seconds costs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VersionVector(BTreeMap<Origin, Box<[u64]>>);
+pub struct VersionVector {
+    columns: BTreeMap<Origin, Box<[u64]>>,
+    /// For each partition with blocks, the sum of its entries' hashes; empty while there are none.
+    hashes: Vec<u64>,
+    /// Sum over all of these.
+    root: u64,
+}
 
 impl VersionVector {
     /// The last block held; 0 for none.
     pub fn last(&self, partition: Partition, origin: Origin) -> u64 {
-        self.0.get(&origin).and_then(|column| column.get(usize::from(partition.0))).copied().unwrap_or(0)
+        let column = self.columns.get(&origin);
+        column.and_then(|column| column.get(usize::from(partition.0))).copied().unwrap_or(0)
     }
 
     /// Whether block `number` is the next.
@@ -42,28 +51,37 @@ impl VersionVector {
         }
     }
 
-    fn place(&mut self, partition: Partition, origin: Origin) -> &mut u64 {
-        let column = self.0.entry(origin).or_insert_with(|| vec![0; usize::from(FRAMES.0) + 1].into());
-        // A partition comes from a hash or a decoder, both of which stay below `FRAMES`.
-        &mut column[usize::from(partition.0.min(FRAMES.0))]
-    }
-
     /// Takes the next number for a block of our own.
     pub fn next(&mut self, partition: Partition, origin: Origin) -> u64 {
-        let last = self.place(partition, origin);
-        *last += 1;
-        *last
+        let next = self.last(partition, origin) + 1;
+        self.advance(partition, origin, next);
+        next
     }
 
     /// Notes that all blocks up to `number` are held.
     pub fn advance(&mut self, partition: Partition, origin: Origin, number: u64) {
-        let last = self.place(partition, origin);
-        *last = number.max(*last);
+        // A partition comes from a hash or a decoder, both of which stay below `FRAMES`.
+        let partition = partition.0.min(FRAMES.0);
+        let column = self.columns.entry(origin);
+        let column = column.or_insert_with(|| vec![0; usize::from(FRAMES.0) + 1].into());
+        let last = &mut column[usize::from(partition)];
+        if number <= *last {
+            return;
+        }
+        let before = std::mem::replace(last, number);
+        if partition < BLOCKS {
+            self.hashes.resize(usize::from(BLOCKS), 0);
+            let gone = if before == 0 { 0 } else { entry_hash(partition, origin, before) };
+            let change = entry_hash(partition, origin, number).wrapping_sub(gone);
+            let hash = &mut self.hashes[usize::from(partition)];
+            *hash = hash.wrapping_add(change);
+            self.root = self.root.wrapping_add(change);
+        }
     }
 
     /// Every entry: partition, origin, last block.
     pub fn iter(&self) -> impl Iterator<Item = (Partition, Origin, u64)> + '_ {
-        self.0.iter().flat_map(|(origin, column)| {
+        self.columns.iter().flat_map(|(origin, column)| {
             let held = column.iter().enumerate().filter(|(_, last)| **last > 0);
             held.map(|(partition, last)| (Partition(partition as u16), *origin, *last))
         })
@@ -71,46 +89,38 @@ impl VersionVector {
 
     /// The entries of one partition.
     pub fn entries(&self, partition: Partition) -> Entries {
-        self.of(partition).collect()
-    }
-
-    fn of(&self, partition: Partition) -> impl Iterator<Item = (Origin, u64)> + '_ {
         let held = move |(origin, column): (&Origin, &Box<[u64]>)| {
             column.get(usize::from(partition.0)).filter(|last| **last > 0).map(|last| (*origin, *last))
         };
-        self.0.iter().filter_map(held)
+        self.columns.iter().filter_map(held).collect()
     }
 
     /// A hash of one partition's entries: equal for equal ones.
     pub fn hash(&self, partition: Partition) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        for (origin, last) in self.of(partition) {
-            hasher.update(&origin.node.0.to_le_bytes());
-            hasher.update(&origin.start.to_le_bytes());
-            hasher.update(&last.to_le_bytes());
-        }
-        short(&hasher)
+        self.hashes.get(usize::from(partition.0)).copied().unwrap_or(0)
     }
 
     /// The hashes of all partitions that hold blocks.
     pub fn digest(&self) -> Vec<u64> {
-        (0..BLOCKS).map(|partition| self.hash(Partition(partition))).collect()
+        let mut digest = self.hashes.clone();
+        digest.resize(usize::from(BLOCKS), 0);
+        digest
     }
 
-    /// A hash over everything.
+    /// A hash over all blocks.
     pub fn root(&self) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        for hash in self.digest() {
-            hasher.update(&hash.to_le_bytes());
-        }
-        short(&hasher)
+        self.root
     }
 }
 
-fn short(hasher: &blake3::Hasher) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(bytes)
+/// Every word stirred in by the finalizer of SplitMix64, so that sums of these tell vectors apart.
+fn entry_hash(partition: u16, origin: Origin, last: u64) -> u64 {
+    [u64::from(partition), origin.node.0, origin.start, last].into_iter().fold(0, |hash, word| {
+        let mut mixed = (hash ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
 }
 
 #[cfg(test)]
@@ -142,6 +152,22 @@ mod tests {
         b.advance(Partition(3), origin(1), 5);
         b.advance(FRAMES, origin(1), 5);
         assert_eq!(a.root(), b.root());
+        assert_eq!(a.digest(), b.digest());
         assert_eq!(b.entries(Partition(3)), [(origin(1), 5), (origin(2), 6)]);
+    }
+
+    #[test]
+    fn a_hash_is_that_of_the_entries_whatever_steps_led_there() {
+        let origin = Origin { node: NodeId(1), start: 2 };
+        let (mut steps, mut leap) = (VersionVector::default(), VersionVector::default());
+        for number in 1..=9 {
+            steps.advance(Partition(4), origin, number);
+        }
+        leap.advance(Partition(4), origin, 9);
+        assert_eq!(steps, leap);
+        leap.advance(Partition(5), origin, 9);
+        assert_ne!(leap.hash(Partition(4)), leap.hash(Partition(5)));
+        assert_ne!(steps.root(), leap.root());
+        assert_eq!(VersionVector::default().digest().len(), usize::from(BLOCKS));
     }
 }

@@ -1,0 +1,137 @@
+//! Single steps of the machine; runs of many machines are in the simulation.
+
+use super::*;
+
+const A: Origin = Origin { node: NodeId(1), start: 11 };
+const B: Origin = Origin { node: NodeId(2), start: 22 };
+const C: Origin = Origin { node: NodeId(3), start: 33 };
+const TWO: Policy = Policy { ack_copies: 2, min_copies: 1 };
+
+fn replica() -> Replica {
+    let mut replica = Replica::new(A, TWO, VersionVector::default(), false);
+    for peer in [B, C] {
+        replica.member(peer.node, true);
+        replica.linked(peer.node, peer.start);
+    }
+    replica
+}
+
+fn resume(held: u64, durable: u64) -> Message {
+    Message::Resume { held, durable }
+}
+
+/// Seals and commits an own frame; returns how it was settled at once.
+fn write(replica: &mut Replica, frame: u64) -> Vec<Effect> {
+    replica.sealed(frame);
+    let effects = replica.committed(Some(frame), []);
+    effects.into_iter().filter(|effect| matches!(effect, Effect::Settle { .. })).collect()
+}
+
+fn coverage(last: u64) -> Coverage {
+    Coverage { partitions: vec![(Partition(5), vec![(C, last)])], frames: Vec::new() }
+}
+
+fn end(read: u64, parts: u64, last: u64) -> Message {
+    Message::SnapshotEnd { read, parts, coverage: coverage(last) }
+}
+
+#[test]
+fn a_frame_is_settled_when_it_is_durable_on_two_nodes_that_count() {
+    let mut replica = replica();
+    replica.message(B.node, resume(0, 0));
+    assert_eq!(write(&mut replica, 3), []);
+    assert_eq!(replica.next(B.node), Some(0));
+    assert!(replica.sent(B.node, 0, 3));
+    assert_eq!(replica.next(B.node), None);
+    let settled = replica.message(B.node, Message::Ack { frame: 3 });
+    assert_eq!(settled, [Effect::Settle { frame: 3, copies: 2, fewer: false }]);
+    replica.member(B.node, false);
+    assert_eq!(write(&mut replica, 4), [Effect::Settle { frame: 4, copies: 1, fewer: true }]);
+}
+
+#[test]
+fn a_peer_that_was_wrongly_suspected_counts_again() {
+    let mut replica = replica();
+    replica.message(B.node, resume(0, 0));
+    replica.member(B.node, false);
+    replica.member(B.node, true);
+    assert_eq!(write(&mut replica, 1), [], "it is linked and has everything, so its copy is waited for");
+}
+
+#[test]
+fn a_slow_peer_that_says_again_where_it_stands_still_counts() {
+    let mut replica = replica();
+    replica.message(B.node, resume(0, 0));
+    assert_eq!(write(&mut replica, 1), []);
+    let settled = replica.message(B.node, resume(1, 0));
+    assert_eq!(settled, [Effect::Stream(B.node)]);
+}
+
+#[test]
+fn a_peer_whose_disk_was_set_back_counts_when_it_has_caught_up() {
+    let mut replica = replica();
+    replica.message(B.node, resume(0, 0));
+    write(&mut replica, 1);
+    replica.message(B.node, Message::Ack { frame: 1 });
+    replica.message(B.node, resume(0, 0));
+    assert_eq!(write(&mut replica, 2), [Effect::Settle { frame: 2, copies: 1, fewer: true }]);
+}
+
+#[test]
+fn a_snapshot_that_breaks_off_lets_the_other_peers_go_on() {
+    let mut replica = replica();
+    let wanted = replica.message(B.node, Message::Trimmed { partitions: vec![Partition(5)] });
+    assert_eq!(wanted.len(), 1);
+    assert_eq!(replica.message(C.node, Message::Trimmed { partitions: vec![Partition(5)] }), []);
+    let effects = replica.unlinked(B.node);
+    assert!(effects.contains(&Effect::Send(C.node, resume(0, 0))), "{effects:?}");
+}
+
+#[test]
+fn what_stands_still_is_said_again_at_a_tick() {
+    let mut replica = replica();
+    let effects = replica.tick();
+    assert!(effects.contains(&Effect::Send(B.node, resume(0, 0))), "{effects:?}");
+    let bytes = super::super::frame::FrameWriter::new(B, 7).finish();
+    let (taken, _) = replica.frame(B.node, 0, Frame::decode(&bytes).unwrap(), bytes.into());
+    assert_eq!(taken.map(|taken| taken.frame), Some(Some(7)));
+    let said = |effects: Vec<Effect>| effects.contains(&Effect::Send(B.node, resume(7, 0)));
+    assert!(!said(replica.tick()), "a frame came since");
+    assert!(said(replica.tick()));
+}
+
+#[test]
+fn a_snapshot_counts_with_all_parts_of_one_read_in_any_order() {
+    let mut replica = replica();
+    replica.message(B.node, Message::Trimmed { partitions: vec![Partition(5)] });
+    assert_eq!(replica.part(B.node, 1, 0), []);
+    assert_eq!(replica.part(B.node, 1, 0), [], "it came twice");
+    assert_eq!(replica.message(B.node, end(1, 2, 10)), [], "a part is missing");
+    assert_eq!(replica.part(B.node, 2, 1), [], "of a later read");
+    assert_eq!(replica.part(B.node, 1, 1), [], "of the read before");
+    assert_eq!(replica.message(B.node, end(2, 2, 20)), []);
+    assert_eq!(replica.part(B.node, 2, 0), [Effect::Adopt(coverage(20))]);
+    assert_eq!(replica.message(B.node, end(2, 2, 20)), [], "only once");
+    assert!(!replica.expects_parts(B.node));
+    assert_eq!(replica.held().last(Partition(5), C), 0, "not before it is durable");
+    replica.adopted(&coverage(20));
+    assert_eq!(replica.durable().last(Partition(5), C), 20);
+}
+
+#[test]
+fn a_snapshot_that_falls_silent_is_given_up() {
+    let mut replica = replica();
+    replica.message(B.node, Message::Trimmed { partitions: vec![Partition(5)] });
+    for _ in 0..PATIENCE {
+        replica.tick();
+        assert!(replica.expects_parts(B.node));
+    }
+    replica.part(B.node, 1, 0);
+    for _ in 0..PATIENCE {
+        replica.tick();
+    }
+    assert!(replica.expects_parts(B.node), "something came in between");
+    let effects = replica.tick();
+    assert!(!replica.expects_parts(B.node));
+    assert!(effects.contains(&Effect::Send(B.node, resume(0, 0))), "{effects:?}");
+}
