@@ -202,6 +202,7 @@ impl Store {
         let replica = Replica::new(origin, config.copies, recovered.versions, config.expects_peers);
         let shared = Arc::new(Shared {
             origin,
+            first: recovered.commit + 1,
             group: Group::new(config.commit_window, recovered.commit + 1),
             waiting: Waiting::default(),
             log: Mutex::new(recovered.log),

@@ -54,7 +54,7 @@ impl Outbox {
         // Acknowledgements are cumulative: the last one says it all.
         if let (Some(Message::Ack { frame: last }), Message::Ack { frame }) = (messages.back_mut(), &message)
         {
-            *last = *frame;
+            *last = (*frame).max(*last);
         } else if messages.len() < MESSAGES {
             messages.push_back(message);
         } else {

@@ -3,6 +3,7 @@
 //! Bounds: [`TAIL_BYTES`] of frames, and always the last one; the oldest go first.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ pub(crate) struct Tail(Mutex<Frames>);
 
 #[derive(Debug, Default)]
 struct Frames {
-    frames: VecDeque<(u64, Bytes)>,
+    frames: VecDeque<(u64, Bytes, Instant)>,
     bytes: usize,
     /// The last frame that went.
     gone: u64,
@@ -37,10 +38,10 @@ impl Tail {
     pub(crate) fn push(&self, number: u64, frame: Bytes) {
         let mut tail = self.0.lock();
         tail.bytes += frame.len();
-        tail.frames.push_back((number, frame));
+        tail.frames.push_back((number, frame, Instant::now()));
         while tail.bytes > TAIL_BYTES
             && tail.frames.len() > 1
-            && let Some((number, frame)) = tail.frames.pop_front()
+            && let Some((number, frame, _)) = tail.frames.pop_front()
         {
             tail.bytes -= frame.len();
             tail.gone = number;
@@ -55,9 +56,16 @@ impl Tail {
         }
         let at = tail.frames.partition_point(|frame| frame.0 <= previous);
         match tail.frames.get(at) {
-            Some((number, frame)) => Next::Frame(*number, frame.clone()),
+            Some((number, frame, _)) => Next::Frame(*number, frame.clone()),
             None => Next::Nothing,
         }
+    }
+
+    /// Age of the first frame behind `previous`; that of the oldest in memory when it is older.
+    pub(crate) fn age(&self, previous: u64) -> Option<Duration> {
+        let tail = self.0.lock();
+        let at = tail.frames.partition_point(|frame| frame.0 <= previous);
+        tail.frames.get(at).map(|frame| frame.2.elapsed())
     }
 }
 

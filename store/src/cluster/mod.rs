@@ -6,7 +6,9 @@
 pub mod datagram;
 pub mod hello;
 pub mod link;
+mod peer;
 pub mod placement;
+mod scrub;
 pub mod secret;
 mod tls;
 pub mod view;

@@ -17,6 +17,8 @@ use crate::model::ids::{NodeId, NodeName};
 pub const EVENTS: usize = 256;
 /// How long a node that is down or has left stays listed.
 pub const LISTED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long a node's wrong clock is not told again.
+const SAID_FOR: Duration = Duration::from_secs(600);
 
 /// How a node is, as far as this one knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +100,8 @@ pub enum Happening {
     Left,
     /// It was not let in, for this reason.
     Refused(String),
+    /// Its clock is ahead of this node's by so much.
+    ClockAhead(Duration),
     /// It caught up with this node's partitions, after so long.
     CaughtUp(Duration),
 }
@@ -111,6 +115,7 @@ impl fmt::Display for Happening {
             Self::Died => f.write_str("died"),
             Self::Left => f.write_str("left"),
             Self::Refused(reason) => write!(f, "was refused: {reason}"),
+            Self::ClockAhead(ahead) => write!(f, "has a clock that is {:.1} s ahead", ahead.as_secs_f64()),
             Self::CaughtUp(took) => write!(f, "caught up after {:.1} s", took.as_secs_f64()),
         }
     }
@@ -178,6 +183,7 @@ struct Table {
     me: NodeName,
     nodes: BTreeMap<NodeName, (NodeView, Instant)>,
     events: VecDeque<ClusterEvent>,
+    clocks: BTreeMap<NodeName, Instant>,
     readiness: Readiness,
     figures: Figures,
 }
@@ -200,6 +206,7 @@ impl Nodes {
             me: me.clone(),
             nodes: BTreeMap::from([(me, (view, Instant::now()))]),
             events: VecDeque::new(),
+            clocks: BTreeMap::new(),
             readiness: Readiness { reasons: vec!["the node is starting".into()], alone: false },
             figures: Figures::default(),
         };
@@ -290,6 +297,18 @@ impl Nodes {
         if let Some(mut view) = self.get(name) {
             change(&mut view);
             self.put(view);
+        }
+    }
+
+    /// Tells that a node's clock is too far ahead to be followed, once in a while.
+    pub fn clock_ahead(&self, node: &NodeName, ahead: Duration) {
+        let mut table = self.0.table.lock();
+        let said = table.clocks.get(node).is_some_and(|said| said.elapsed() < SAID_FOR);
+        if !said {
+            table.clocks.insert(node.clone(), Instant::now());
+            drop(table);
+            tracing::warn!(%node, ?ahead, "a node's clock is ahead and is not followed; set its time");
+            self.event(node.as_str(), Happening::ClockAhead(ahead));
         }
     }
 

@@ -147,7 +147,7 @@ fn write_out(series: &Series, errand: &mut Errand) {
     }
 }
 
-pub(super) fn series_record(series: &Series, kind: &str) -> Vec<u8> {
+pub(crate) fn series_record(series: &Series, kind: &str) -> Vec<u8> {
     let mut record = Vec::new();
     put_text(&mut record, series.sensor().as_str());
     put_text(&mut record, series.attribute().as_str());
@@ -157,7 +157,7 @@ pub(super) fn series_record(series: &Series, kind: &str) -> Vec<u8> {
 }
 
 /// The operations that make the sensor's descriptor, one for each stamp; `None` when nothing is described.
-pub(super) fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
+fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
     let mut by_stamp: HashMap<_, Description> = HashMap::new();
     let name = sensor.name.lock().clone();
     if name.val.is_some() {

@@ -88,6 +88,8 @@ pub(crate) struct CommitFigures {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub origin: Origin,
+    /// The first commit of this run.
+    pub first: u64,
     pub group: Group,
     pub waiting: Waiting,
     pub log: Mutex<LogIndex>,

@@ -1,0 +1,315 @@
+//! One link at work: what comes from the peer goes to replication and the rings, what replication says goes out, and
+//! own frames follow the link's cursor into the log.
+//!
+//! There is no send queue for frames: a slow peer is merely behind. When it is further behind than the log reaches, it
+//! takes a snapshot.
+//!
+//! Bounds: a peer that is silent for [`SILENCE`] is given up; it says something every [`LOAD_EVERY`] otherwise.
+//! [`SEND_BYTES`] of frames are written before the socket is flushed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::link::{LinkError, LinkReader, LinkWriter};
+use super::scrub;
+use super::view::Nodes;
+use crate::disk::commit::Shared;
+use crate::disk::export;
+use crate::error::Failed;
+use crate::group::Logged;
+use crate::handle::Store;
+use crate::model::ids::{NodeId, NodeName};
+use crate::post::Outbox;
+use crate::replica::frame::Frame;
+use crate::replica::message::{Message, Piece};
+use crate::replica::state::{Effect, Replica, Taken};
+use crate::tail::Next;
+
+/// A link on which nothing came for so long is closed.
+const SILENCE: Duration = Duration::from_secs(4);
+/// How often a node says how it is.
+const LOAD_EVERY: Duration = Duration::from_secs(1);
+/// Frames written at once.
+const SEND_BYTES: usize = 1 << 20;
+/// Frames from this size on are decoded off the runtime's queue, so that small ones do not wait for them.
+const LARGE_BYTES: usize = 32 << 10;
+
+/// Why a link is over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    /// It said goodbye.
+    #[error("it closed the link")]
+    Closed,
+    /// The connection broke.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It does not speak.
+    #[error("nothing was heard for {} s", SILENCE.as_secs())]
+    Silent,
+    /// It does not read.
+    #[error("it does not read what it is sent")]
+    DoesNotRead,
+    /// What it says makes no sense.
+    #[error("it sent what cannot be read: {0}")]
+    Malformed(String),
+    /// This node cannot go on.
+    #[error("the store stopped: {0}")]
+    Store(#[from] Failed),
+    /// The log cannot be read.
+    #[error("{0}")]
+    Disk(String),
+}
+
+/// A peer, as one link sees it.
+pub(crate) struct Peer {
+    pub store: Store,
+    pub nodes: Nodes,
+    pub node: NodeId,
+    pub name: NodeName,
+    pub version: u16,
+    pub outbox: Arc<Outbox>,
+}
+
+impl Peer {
+    fn shared(&self) -> &Arc<Shared> {
+        self.store.shared()
+    }
+
+    /// Reads until the link ends.
+    pub(crate) async fn read(&self, mut reader: LinkReader) -> End {
+        loop {
+            let bytes = match timeout(SILENCE, reader.next()).await {
+                Err(_) => return End::Silent,
+                Ok(Err(error)) => return error.into(),
+                Ok(Ok(None)) => return End::Closed,
+                Ok(Ok(Some(bytes))) => bytes,
+            };
+            self.nodes.count(|figures| figures.bytes_received += bytes.len() as u64);
+            if let Err(end) = self.hear(&bytes).await {
+                if let End::Malformed(_) = end {
+                    self.nodes.count(|figures| figures.malformed += 1);
+                }
+                return end;
+            }
+        }
+    }
+
+    async fn hear(&self, bytes: &[u8]) -> Result<(), End> {
+        match decode(bytes)? {
+            Message::Frame { previous, frame } => {
+                self.shared().group.room().await?;
+                large(&frame, || {
+                    self.take(&frame, |replica, decoded, bytes| {
+                        replica.frame(self.node, previous, decoded, bytes)
+                    })
+                })
+            }
+            Message::Relay { frame } => {
+                self.shared().group.room().await?;
+                large(&frame, || {
+                    self.take(&frame, |replica, decoded, bytes| replica.relay(self.node, decoded, bytes))
+                })
+            }
+            Message::Part { read, place, piece } => {
+                if !self.shared().replica.lock().expects_parts(self.node) {
+                    return Ok(());
+                }
+                self.join(piece)?;
+                let effects = self.shared().replica.lock().part(self.node, read, place);
+                self.shared().deliver(effects);
+                Ok(())
+            }
+            Message::Piece(piece) => {
+                let answer = piece.answer.then(|| scrub::series_of(&piece));
+                self.join(piece)?;
+                if let Some(series) = answer {
+                    scrub::rings(&self.store, &series, false).into_iter().for_each(|piece| self.say(piece));
+                }
+                Ok(())
+            }
+            Message::Scrub { partition, version, series } => {
+                let found = scrub::compare(&self.store, partition, version, &series);
+                self.nodes.count(|figures| {
+                    figures.scrubbed += found.compared;
+                    figures.diverged += found.pieces.len() as u64 + found.unknown.len() as u64;
+                });
+                if !found.unknown.is_empty() {
+                    self.say(Message::WantRings(found.unknown));
+                }
+                found.pieces.into_iter().for_each(|piece| self.say(piece));
+                Ok(())
+            }
+            Message::WantRings(series) => {
+                scrub::rings(&self.store, &series, false).into_iter().for_each(|piece| self.say(piece));
+                Ok(())
+            }
+            Message::Load(load) => {
+                self.nodes.update(&self.name, |view| view.load = load);
+                Ok(())
+            }
+            message => {
+                let effects = self.shared().replica.lock().message(self.node, message);
+                self.shared().deliver(effects);
+                Ok(())
+            }
+        }
+    }
+
+    fn join(&self, piece: Piece) -> Result<(), End> {
+        let joined = tokio::task::block_in_place(|| self.store.intake().piece(piece));
+        joined.map_err(|error| End::Malformed(error.to_string()))
+    }
+
+    fn say(&self, message: Message) {
+        self.outbox.send(message);
+    }
+
+    /// Decodes a frame, takes what is new of it, and joins it. One lock from the decision to the log: blocks of an
+    /// origin go into memory and into the log in the order in which they were accepted.
+    fn take(
+        &self,
+        frame: &Bytes,
+        accept: impl FnOnce(&mut Replica, Frame, Bytes) -> (Option<Taken>, Vec<Effect>),
+    ) -> Result<(), End> {
+        let decoded = Frame::decode(frame).map_err(|error| End::Malformed(error.to_string()))?;
+        let shared = self.shared();
+        let mut replica = shared.replica.lock();
+        let (taken, effects) = accept(&mut replica, decoded, frame.clone());
+        let mut ahead = None;
+        if let Some(taken) = taken {
+            let marks = taken.marks().collect();
+            ahead = self.store.intake().join(taken.origin, taken.blocks);
+            shared.group.take(Logged { bytes: taken.bytes, whole: taken.frame.is_some(), marks });
+        }
+        drop(replica);
+        shared.deliver(effects);
+        if let Some(ahead) = ahead {
+            self.nodes.clock_ahead(&self.name, ahead);
+        }
+        Ok(())
+    }
+
+    /// Writes until the link ends.
+    pub(crate) async fn write(&self, mut writer: LinkWriter, mut bulk: mpsc::Receiver<Message>) -> End {
+        let mut ticks = interval(LOAD_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut out = Vec::new();
+            tokio::select! {
+                biased;
+                () = self.outbox.ready.notified() => {}
+                _ = ticks.tick() => out.push(self.encode(&Message::Load(self.nodes.load()))),
+                Some(message) = bulk.recv() => out.push(self.encode(&message)),
+            }
+            loop {
+                let Some(messages) = self.outbox.take() else { return End::DoesNotRead };
+                out.extend(messages.iter().map(|message| self.encode(message)));
+                if let Err(end) = self.stream(&mut out).await {
+                    return end;
+                }
+                if out.is_empty() {
+                    break;
+                }
+                let bytes: usize = out.iter().map(Bytes::len).sum();
+                self.nodes.count(|figures| figures.bytes_sent += bytes as u64);
+                if let Err(error) = writer.send(out.drain(..)).await {
+                    return error.into();
+                }
+            }
+        }
+    }
+
+    /// Adds the own frames behind the link's cursor, up to [`SEND_BYTES`].
+    async fn stream(&self, out: &mut Vec<Bytes>) -> Result<(), End> {
+        let shared = self.shared();
+        let mut bytes = 0;
+        while bytes < SEND_BYTES {
+            let Some(previous) = shared.replica.lock().next(self.node) else { break };
+            let frames = match shared.tail.after(previous) {
+                Next::Frame(number, frame) => vec![(number, frame)],
+                Next::Nothing => break,
+                Next::Older => self.older(previous).await?,
+            };
+            let mut before = previous;
+            for (number, frame) in frames {
+                if !shared.replica.lock().sent(self.node, before, number) {
+                    break;
+                }
+                bytes += frame.len();
+                out.push(self.encode(&Message::Frame { previous: before, frame }));
+                before = number;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames behind `previous` from the disk; none, and the peer is told, when they were trimmed.
+    async fn older(&self, previous: u64) -> Result<Vec<(u64, Bytes)>, End> {
+        let shared = self.shared();
+        if shared.log.lock().floor > previous {
+            let effects = shared.replica.lock().trimmed(self.node);
+            shared.deliver(effects);
+            return Ok(Vec::new());
+        }
+        let Some(database) = self.store.database() else { return Err(End::Store(Failed("closed".into()))) };
+        // The frames of this run begin behind the last commit of the one before.
+        let from = previous.max(shared.first - 1);
+        let read = tokio::task::spawn_blocking(move || export::own_frames(&database, from)).await;
+        match read {
+            Ok(Ok(frames)) => Ok(frames),
+            Ok(Err(error)) => Err(End::Disk(error.to_string())),
+            Err(error) => Err(End::Disk(error.to_string())),
+        }
+    }
+
+    fn encode(&self, message: &Message) -> Bytes {
+        encode(self.version, message)
+    }
+}
+
+/// Runs `work` where it may take its time, when there is much to decode.
+fn large<T>(frame: &Bytes, work: impl FnOnce() -> T) -> T {
+    if frame.len() >= LARGE_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// A message behind the version of the protocol.
+fn encode(version: u16, message: &Message) -> Bytes {
+    let start = vec![version as u8];
+    // Serialising into a growing vector does not fail, and messages have no form that postcard refuses.
+    postcard::to_extend(message, start).unwrap_or_default().into()
+}
+
+fn decode(bytes: &[u8]) -> Result<Message, End> {
+    let malformed = |what: String| End::Malformed(what);
+    let (_, message) = bytes.split_first().ok_or_else(|| malformed("an empty message".into()))?;
+    postcard::from_bytes(message).map_err(|error| malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{Origin, Partition};
+
+    #[test]
+    fn a_message_comes_back_and_noise_does_not() {
+        let origin = Origin { node: NodeId(7), start: 9 };
+        let messages = [
+            Message::Frame { previous: 3, frame: Bytes::from_static(b"frame") },
+            Message::Want { origin, blocks: vec![(Partition(3), 5)] },
+            Message::Vectors { answer: true, partitions: vec![(Partition(3), vec![(origin, 5)])] },
+        ];
+        for message in messages {
+            let bytes = encode(1, &message);
+            assert_eq!(bytes[0], 1);
+            assert_eq!(decode(&bytes).unwrap(), message);
+            for cut in 0..bytes.len() {
+                assert!(decode(&bytes[..cut]).is_err());
+            }
+        }
+        assert!(decode(&[1, 99, 1, 2, 3]).is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! The scrub: replicas whose version vectors are equal compare hashes of their rings, a few series at a time. Where
+//! these differ each joins the other's ring, which is always safe. It is counted, and is a defect unless a change of
+//! `keep` explains it.
+//!
+//! Bounds: [`SERIES`] series in a message; rings travel in pieces of about [`PIECE_BYTES`].
+
+use bytes::Bytes;
+
+use crate::disk::checkpoint::series_record;
+use crate::disk::chunks::{self, CHUNK_SAMPLES};
+use crate::disk::recover::series_names;
+use crate::disk::tables::series_key;
+use crate::handle::Store;
+use crate::model::ids::{Partition, SeriesId};
+use crate::replica::message::{Message, Piece};
+use crate::series::{Series, State};
+
+/// Series compared at a time.
+const SERIES: usize = 64;
+/// Size from which a piece of rings is sent.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Series that were compared.
+    pub compared: u64,
+    /// The rings that differ, to be answered with the peer's.
+    pub pieces: Vec<Message>,
+    /// Series that are not known here.
+    pub unknown: Vec<u128>,
+}
+
+/// Goes through all series by partition, a few at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    after: Option<(Partition, SeriesId)>,
+}
+
+impl Round {
+    /// Hashes of the next few series; `None` at the end of a round, or while samples are on their way.
+    pub(crate) fn next(&mut self, store: &Store) -> Option<Message> {
+        let key = |series: &Series| (series.partition(), series.id());
+        let mut series = store.memory().all();
+        series.retain(|series| self.after.is_none_or(|after| key(series) > after));
+        let Some(partition) = series.iter().map(Series::partition).min() else {
+            self.after = None;
+            return None;
+        };
+        series.retain(|series| series.partition() == partition);
+        series.sort_unstable_by_key(Series::id);
+        series.truncate(SERIES);
+        self.after = series.last().map(key);
+        let replica = store.shared().replica.lock();
+        let version = replica.held().hash(partition);
+        if version != replica.durable().hash(partition) {
+            return None;
+        }
+        let hashed =
+            series.iter().filter_map(|series| Some((series_key(series.id()), hash(&series.lock())?)));
+        let series: Vec<_> = hashed.collect();
+        drop(replica);
+        (!series.is_empty()).then_some(Message::Scrub { partition, version, series })
+    }
+}
+
+/// A hash of what readers get from the ring; `None` while samples of it wait for a frame.
+fn hash(state: &State) -> Option<u64> {
+    if state.open.is_some() {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new();
+    let held = state.ring.len();
+    let samples = state.ring.copy(0..held);
+    hasher.update(&(state.ring.keep() as u64).to_le_bytes());
+    samples.times.iter().for_each(|time| {
+        hasher.update(&time.0.to_le_bytes());
+    });
+    match &samples.values {
+        crate::Values::Numbers { flat, .. } => flat.iter().for_each(|number| {
+            // All that is missing is equal, whatever its bits.
+            let bits = if number.is_nan() { f64::NAN.to_bits() } else { number.to_bits() };
+            hasher.update(&bits.to_le_bytes());
+        }),
+        crate::Values::Texts(texts) => texts.iter().for_each(|text| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }),
+    }
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    Some(u64::from_le_bytes(bytes))
+}
+
+/// Holds a peer's hashes against the rings here, if the partition stands at the same version.
+pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs: &[(u128, u64)]) -> Found {
+    let mut found = Found::default();
+    let mut differ = Vec::new();
+    {
+        let replica = store.shared().replica.lock();
+        if replica.held().hash(partition) != version || replica.durable().hash(partition) != version {
+            return found;
+        }
+        for (id, theirs) in theirs {
+            let Some(series) = store.memory().by_id(SeriesId(id.to_be_bytes())) else {
+                found.unknown.push(*id);
+                continue;
+            };
+            let Some(ours) = hash(&series.lock()) else { continue };
+            found.compared += 1;
+            if ours != *theirs {
+                differ.push(*id);
+            }
+        }
+    }
+    if !differ.is_empty() {
+        tracing::warn!(
+            partition = partition.0,
+            series = differ.len(),
+            "rings differ at equal versions; they are joined"
+        );
+    }
+    found.pieces = rings(store, &differ, true);
+    found
+}
+
+/// The rings of some series. With `answer` the peer sends its own back.
+pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message> {
+    let mut pieces = Vec::new();
+    for series in series.iter().filter_map(|id| store.memory().by_id(SeriesId(id.to_be_bytes()))) {
+        let state = series.lock();
+        let names = Bytes::from(series_record(&series, state.kind.name()));
+        let (held, mut at) = (state.ring.len(), 0);
+        loop {
+            let mut piece = Piece { series: vec![names.clone()], ..Piece::default() };
+            let mut bytes = 0;
+            while at < held && bytes < PIECE_BYTES {
+                let range = at..(at + CHUNK_SAMPLES).min(held);
+                at = range.end;
+                let record = chunks::encode(&state.ring.copy(range.clone()), &state.ring.copy_stamps(range));
+                bytes += record.len();
+                piece.chunks.push((series_key(series.id()), Bytes::from(record)));
+            }
+            piece.answer = answer && at == held;
+            pieces.push(Message::Piece(piece));
+            if at == held {
+                break;
+            }
+        }
+    }
+    pieces
+}
+
+/// The series that a piece names.
+pub(crate) fn series_of(piece: &Piece) -> Vec<u128> {
+    let names = piece.series.iter().filter_map(|record| series_names(record).ok());
+    names.map(|(sensor, attribute, _)| series_key(SeriesId::of(&sensor, &attribute))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{put_text, seal};
+    use crate::model::ids::{Attribute, SensorId};
+
+    #[test]
+    fn a_piece_names_its_series() {
+        let mut record = Vec::new();
+        ["s", "a", "number"].iter().for_each(|text| put_text(&mut record, text));
+        seal(&mut record);
+        let piece = Piece { series: vec![record.into(), Bytes::from_static(b"noise")], ..Piece::default() };
+        let id = SeriesId::of(&SensorId::new("s").unwrap(), &Attribute::new("a").unwrap());
+        assert_eq!(series_of(&piece), [series_key(id)]);
+    }
+}
