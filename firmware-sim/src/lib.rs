@@ -6,7 +6,8 @@
 //! | [`fleet`] | scenarios of many devices, run in real time | how a frame is written |
 //! | [`replay`] | recordings in CSV, sent as if they were measured | how a frame is written |
 //! | [`client`] | what a device keeps until it is acknowledged; WebSocket and MQTT | where samples come from |
-//! | [`batch`], [`tally`], [`acks`] | one frame's samples; what was counted; the log of acknowledgements | |
+//! | [`batch`], [`tally`], [`acks`], [`pulse`] | one frame's samples; what was counted; the log of acknowledgements; silences | |
+//! | [`demo`] | real node processes, viewers, failures, and the checker of what was promised | the inside of a node |
 //!
 //! A sample is *sent* once and *acked* once, whatever happens to connections in between; what is sent again after a
 //! reconnect has the same times and values.
@@ -14,8 +15,10 @@
 pub mod acks;
 pub mod batch;
 pub mod client;
+pub mod demo;
 pub mod duration;
 pub mod fleet;
+pub mod pulse;
 pub mod replay;
 pub mod signals;
 pub mod tally;

@@ -4,15 +4,17 @@
 //! 2 wrong usage.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firmware_sim::client::Transport;
+use firmware_sim::demo::{self, cluster::MAX_NODES};
 use firmware_sim::fleet::{self, MAX_SENSORS, Scenario};
 use firmware_sim::replay::{self, Speed};
 use firmware_sim::{duration, is_id, tally::Summary};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Where a node listens that was started without options.
 const DEFAULT_URL: &str = "ws://127.0.0.1:4000";
@@ -26,8 +28,15 @@ Times, which the file counts in milliseconds from wherever it likes:
 Without --attribute each column is an attribute of kind number, named like the column, with the part after the last `_`
 as its unit: `ecg_mlii_mV` is in mV. Over MQTT rows go as arrays of {\"ts\",\"value\"} to sensors/SENSOR/ATTRIBUTE.
 
-The summary is on standard output; gaps are samples that no node has acknowledged. MQTT 3.1.1 has no way to refuse: what a
-node refuses it acknowledges all the same, and counts in the sensor's ledger.";
+The summary is on standard output; gaps are samples that no node has acknowledged.";
+
+const SHOWN: &str = "\
+Starts nodes as processes on free ports, streams to all of them over WebSocket and MQTT with QoS 1, watches as a viewer on
+each, and ends nodes in turn with SIGKILL; each is started again, and the next one dies when it is ready. Then every sample
+that was acknowledged is looked for on every node over HTTP, and in what every viewer saw. Progress goes to standard error,
+the table and the verdict to standard output.
+
+Exit codes: 0 nothing was lost, nothing doubled, and all nodes answer alike; 1 otherwise.";
 
 /// Simulated devices: they keep what is not acknowledged, and move to another node by themselves.
 #[derive(Debug, Parser)]
@@ -44,6 +53,9 @@ enum Command {
     /// A recording, sent as if it were measured.
     #[command(after_help = TIMES)]
     Replay(ReplayArgs),
+    /// Real nodes that are killed before your eyes, and a count of what was lost.
+    #[command(after_help = SHOWN)]
+    Demo(DemoArgs),
 }
 
 /// What both commands need to reach a node.
@@ -125,6 +137,31 @@ struct ReplayArgs {
     acks: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// The program [default: beside this one, else target/release/sensorium].
+    #[arg(long, value_name = "PATH")]
+    sensorium: Option<PathBuf>,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = nodes)]
+    nodes: usize,
+    /// How many sensors.
+    #[arg(long, default_value_t = 30, value_parser = sensors)]
+    sensors: usize,
+    /// How many kills.
+    #[arg(long, default_value_t = 3)]
+    kills: usize,
+    /// Same seed, same measurements and same order of kills.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Do not open a browser on the dashboard.
+    #[arg(long)]
+    no_browser: bool,
+    /// Write what was seen to a file.
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+}
+
 fn id(text: &str) -> Result<String, String> {
     let wrong = "an id starts with a letter or digit, of which with _ . : - it has at most 128";
     if is_id(text) { Ok(text.to_owned()) } else { Err(wrong.to_owned()) }
@@ -134,6 +171,14 @@ fn sensors(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=MAX_SENSORS) => Ok(count),
         _ => Err(format!("not a number from 1 to {MAX_SENSORS}")),
+    }
+}
+
+/// With one node a kill would leave nobody to turn to.
+fn nodes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 2..=MAX_NODES) => Ok(count),
+        _ => Err(format!("not a number from 2 to {MAX_NODES}")),
     }
 }
 
@@ -157,10 +202,11 @@ impl NodeArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => run(args).await,
-        Command::Replay(args) => replay(args).await,
+        Command::Run(args) => run(args).await.and_then(|summary| finish(&summary)),
+        Command::Replay(args) => replay(args).await.and_then(|summary| finish(&summary)),
+        Command::Demo(args) => demo(args).await,
     };
-    match outcome.and_then(|summary| finish(&summary)) {
+    match outcome {
         Ok(code) => code,
         Err(reason) => {
             eprintln!("firmware-sim: {reason}");
@@ -177,25 +223,68 @@ fn finish(summary: &Summary) -> Result<ExitCode, String> {
     Ok(ExitCode::from(u8::from(!summary.complete())))
 }
 
-async fn run(args: RunArgs) -> Result<Summary, String> {
-    let transports = args.node.transports();
-    let options = fleet::Options {
-        transports,
-        sensors: args.sensors,
-        scenario: args.scenario,
-        seed: args.seed,
-        duration: args.duration,
-        patience: args.node.patience,
-        token: args.node.token,
-        progress: true,
+/// Resolves with the next Ctrl-C or `SIGTERM`.
+async fn interrupted() {
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        // Without signals a process ends as it does without us.
+        return std::future::pending().await;
     };
-    let report = fleet::run(options).await.map_err(|error| format!("address {error}"))?;
+    // Both are cancel safe.
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
+}
+
+async fn run(args: RunArgs) -> Result<Summary, String> {
+    let options = fleet::Options {
+        duration: Some(args.duration),
+        patience: args.node.patience,
+        token: args.node.token.clone(),
+        ..fleet::Options::new(args.node.transports(), args.seed)
+    };
+    let members = (0..args.sensors).map(|index| fleet::member(args.scenario, args.seed, index)).collect();
+    let report = fleet::run(members, &options, true, interrupted).await.map_err(|error| error.to_string())?;
     if let Some(path) = args.report {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        std::fs::write(&path, text + "\n")
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        write_json(&path, &report)?;
     }
     Ok(report.total)
+}
+
+async fn demo(args: DemoArgs) -> Result<ExitCode, String> {
+    let options = demo::Options {
+        program: demo::program::find(args.sensorium).map_err(|error| error.to_string())?,
+        nodes: args.nodes,
+        sensors: args.sensors,
+        kills: args.kills,
+        seed: args.seed,
+        browser: !args.no_browser,
+    };
+    // Dropping the demo ends its nodes.
+    let report = tokio::select! {
+        report = demo::run(&options, |line| eprintln!("{line}")) => report.map_err(|error| error.to_string())?,
+        () = interrupted() => return Err("interrupted; the nodes are stopped".to_owned()),
+    };
+    if let Some(path) = args.report {
+        write_json(&path, &report)?;
+    }
+    let devices = &report.devices;
+    for (complaint, count) in &devices.complaints {
+        eprintln!("{count} x {complaint}");
+    }
+    if !devices.complete() {
+        eprintln!("{} samples were never acknowledged", devices.gaps);
+    }
+    if report.verdict.different > 0 {
+        eprintln!("nodes differ in {} samples", report.verdict.different);
+    }
+    writeln!(io::stdout(), "{report}").map_err(|error| format!("cannot write the report: {error}"))?;
+    Ok(ExitCode::from(u8::from(!report.is_clean())))
+}
+
+fn write_json(path: &Path, report: &impl serde::Serialize) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    std::fs::write(path, text + "\n").map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 async fn replay(args: ReplayArgs) -> Result<Summary, String> {

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
+use crate::pulse::Pulse;
+
 /// Different complaints remembered; further ones are counted under `other`.
 const MAX_COMPLAINTS: usize = 32;
 
@@ -22,6 +24,8 @@ pub struct Tally {
     connections: AtomicU64,
     fewest_copies: AtomicU64,
     complaints: Mutex<BTreeMap<String, u64>>,
+    pulse: Pulse,
+    address: Mutex<Option<String>>,
 }
 
 impl Tally {
@@ -39,14 +43,17 @@ impl Tally {
 
     pub(crate) fn acked(&self, samples: usize) {
         self.acked.fetch_add(samples as u64, Relaxed);
+        self.pulse.beat();
     }
 
     pub(crate) fn refused(&self, samples: usize) {
         self.refused.fetch_add(samples as u64, Relaxed);
     }
 
-    pub(crate) fn connected(&self) {
+    pub(crate) fn connected(&self, address: &str) {
         self.connections.fetch_add(1, Relaxed);
+        *self.address.lock().expect("no holder of this lock does anything that could panic") =
+            Some(address.to_owned());
     }
 
     /// Copies are never zero in an acknowledgement, so zero stands for "none came yet".
@@ -61,6 +68,16 @@ impl Tally {
             self.complaints.lock().expect("no holder of this lock does anything that could panic");
         let known = complaints.len() < MAX_COMPLAINTS || complaints.contains_key(what);
         *complaints.entry(if known { what } else { "other" }.to_owned()).or_default() += 1;
+    }
+
+    /// How evenly acknowledgements come.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// The node that last welcomed the device, as it was addressed.
+    pub fn address(&self) -> Option<String> {
+        self.address.lock().expect("no holder of this lock does anything that could panic").clone()
     }
 
     /// The counts as they are now.

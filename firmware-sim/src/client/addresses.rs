@@ -1,7 +1,14 @@
-//! The nodes that a device knows, and which of them it turns to next.
+//! The nodes that a client knows, and which of them it turns to next.
+//!
+//! Every client goes round in an order of its own: when a node dies, those that were on it spread over the others.
 
 use ingest::wire::message::PATH;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
 
+/// Where viewers connect.
+const LIVE: &str = "/api/v1/live";
 /// Nodes remembered; further ones that a node tells of are not.
 const MAX_NODES: usize = 64;
 
@@ -13,63 +20,93 @@ pub struct BadAddress {
     why: &'static str,
 }
 
+/// What an address is for, which is how it is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    /// Devices over WebSocket: `ws://` or `http://`.
+    Devices,
+    /// Viewers: `ws://` or `http://`.
+    Live,
+    /// MQTT: `host:port` or `mqtt://host:port`.
+    Mqtt,
+}
+
+impl Purpose {
+    fn read(self, address: &str) -> Result<String, BadAddress> {
+        match self {
+            Self::Devices => endpoint(address, PATH),
+            Self::Live => endpoint(address, LIVE),
+            Self::Mqtt => broker(address),
+        }
+    }
+}
+
 /// Addresses in the order in which they are tried; never empty.
 #[derive(Debug)]
-pub struct Addresses {
+pub(crate) struct Addresses {
+    purpose: Purpose,
     all: Vec<String>,
     at: usize,
+    random: StdRng,
 }
 
 impl Addresses {
-    /// From `ws://` or `http://` addresses.
-    pub fn websocket(urls: &[String], first: usize) -> Result<Self, BadAddress> {
-        Self::new(urls.iter().map(|url| endpoint(url)).collect::<Result<_, _>>()?, first)
-    }
-
-    /// From `host:port` or `mqtt://host:port`.
-    pub fn mqtt(addresses: &[String], first: usize) -> Result<Self, BadAddress> {
-        Self::new(addresses.iter().map(|address| broker(address)).collect::<Result<_, _>>()?, first)
-    }
-
-    fn new(all: Vec<String>, first: usize) -> Result<Self, BadAddress> {
+    /// Begins with number `first`, counted round; the others follow in an order drawn from `random`.
+    pub(crate) fn new(
+        purpose: Purpose,
+        given: &[String],
+        first: usize,
+        mut random: StdRng,
+    ) -> Result<Self, BadAddress> {
+        let mut all: Vec<_> = given.iter().map(|address| purpose.read(address)).collect::<Result<_, _>>()?;
         if all.is_empty() {
             return Err(BadAddress { address: String::new(), why: "no address given" });
         }
-        let at = first % all.len();
-        Ok(Self { all, at })
+        let begin = first % all.len();
+        all.swap(0, begin);
+        all[1..].shuffle(&mut random);
+        Ok(Self { purpose, all, at: 0, random })
     }
 
     /// The one to connect to.
-    pub fn current(&self) -> &str {
+    pub(crate) fn current(&self) -> &str {
         &self.all[self.at]
     }
 
     /// Turns to the next.
-    pub fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         self.at = (self.at + 1) % self.all.len();
     }
 
     /// Adds those that a node told of. What is no address is left out: a node's mistake costs no connection.
-    pub fn learn(&mut self, nodes: &[String]) {
-        for url in nodes.iter().filter_map(|node| endpoint(node).ok()) {
-            if self.all.len() < MAX_NODES && !self.all.contains(&url) {
-                self.all.push(url);
+    pub(crate) fn learn(&mut self, nodes: &[String]) {
+        for address in self.readable(nodes) {
+            if self.all.len() < MAX_NODES && !self.all.contains(&address) {
+                let place = self.random.random_range(0..=self.all.len());
+                self.all.insert(place, address);
+                self.at += usize::from(place <= self.at);
             }
         }
     }
 
-    /// Turns to the first of `nodes` that is not the current one, else to the next known.
-    pub fn move_to(&mut self, nodes: &[String]) {
+    /// Turns to one of `nodes` that is not the current one, else to the next known.
+    pub(crate) fn move_to(&mut self, nodes: &[String]) {
         self.learn(nodes);
-        let wanted = nodes.iter().filter_map(|node| endpoint(node).ok()).find(|url| url != self.current());
-        match wanted.and_then(|url| self.all.iter().position(|known| *known == url)) {
+        let mut others = self.readable(nodes);
+        others.retain(|address| address != self.current() && self.all.contains(address));
+        let wanted = others.choose(&mut self.random);
+        match wanted.and_then(|wanted| self.all.iter().position(|known| known == wanted)) {
             Some(at) => self.at = at,
             None => self.advance(),
         }
     }
+
+    fn readable(&self, nodes: &[String]) -> Vec<String> {
+        nodes.iter().filter_map(|node| self.purpose.read(node).ok()).collect()
+    }
 }
 
-fn endpoint(url: &str) -> Result<String, BadAddress> {
+fn endpoint(url: &str, own_path: &str) -> Result<String, BadAddress> {
     let bad = |why| Err(BadAddress { address: url.to_owned(), why });
     let rest = match url.split_once("://") {
         Some(("ws" | "http", rest)) => rest,
@@ -81,12 +118,16 @@ fn endpoint(url: &str) -> Result<String, BadAddress> {
     if host.is_empty() || host.contains(char::is_whitespace) {
         return bad("no host in it");
     }
-    Ok(format!("ws://{host}{}", if path.len() > 1 { path } else { PATH }))
+    Ok(format!("ws://{host}{}", if path.len() > 1 { path } else { own_path }))
 }
 
 fn broker(address: &str) -> Result<String, BadAddress> {
     let bad = |why| Err(BadAddress { address: address.to_owned(), why });
-    let rest = address.strip_prefix("mqtt://").unwrap_or(address);
+    let rest = match address.split_once("://") {
+        Some(("mqtt", rest)) => rest,
+        Some(_) => return bad("the simulator speaks no TLS; use mqtt://"),
+        None => address,
+    };
     match rest.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(rest.to_owned()),
         _ => bad("not of the form host:port"),
@@ -95,14 +136,30 @@ fn broker(address: &str) -> Result<String, BadAddress> {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     fn texts(all: &[&str]) -> Vec<String> {
         all.iter().map(ToString::to_string).collect()
     }
 
+    fn addresses(all: &[&str], first: usize, seed: u64) -> Addresses {
+        Addresses::new(Purpose::Devices, &texts(all), first, StdRng::seed_from_u64(seed)).unwrap()
+    }
+
+    fn round(addresses: &mut Addresses) -> Vec<String> {
+        let mut seen = Vec::new();
+        for _ in 0..addresses.all.len() {
+            seen.push(addresses.current().to_owned());
+            addresses.advance();
+        }
+        seen
+    }
+
     #[test]
     fn addresses_are_completed_or_refused() {
+        let endpoint = |url| endpoint(url, PATH);
         assert_eq!(endpoint("ws://h:1").unwrap(), format!("ws://h:1{PATH}"));
         assert_eq!(endpoint("http://h:1/").unwrap(), format!("ws://h:1{PATH}"));
         assert_eq!(endpoint("h:1").unwrap(), format!("ws://h:1{PATH}"));
@@ -110,21 +167,42 @@ mod tests {
         assert!(endpoint("wss://h").is_err() && endpoint("ws://").is_err() && endpoint("ftp://h").is_err());
         assert_eq!(broker("mqtt://h:1").unwrap(), "h:1");
         assert!(broker("h").is_err() && broker(":1").is_err() && broker("h:99999").is_err());
-        assert!(Addresses::mqtt(&[], 3).is_err());
+        assert!(broker("mqtts://h:1").is_err());
+        assert!(Addresses::new(Purpose::Mqtt, &[], 3, StdRng::seed_from_u64(1)).is_err());
     }
 
     #[test]
-    fn the_device_goes_round_and_learns() {
-        let mut addresses = Addresses::websocket(&texts(&["a:1", "b:1"]), 3).unwrap();
-        assert!(addresses.current().starts_with("ws://b:1"));
-        addresses.learn(&texts(&["ws://a:1", "ws://c:1", "nonsense://"]));
-        addresses.advance();
-        assert!(addresses.current().starts_with("ws://c:1"), "what was learned comes last");
-        addresses.advance();
-        assert!(addresses.current().starts_with("ws://a:1"), "round the end");
-        addresses.move_to(&texts(&["ws://a:1", "ws://c:1"]));
-        assert!(addresses.current().starts_with("ws://c:1"), "not the one that sends us away");
-        addresses.move_to(&[]);
-        assert!(addresses.current().starts_with("ws://a:1"));
+    fn a_client_goes_round_all_it_knows_and_learns_more() {
+        let mut known = addresses(&["a:1", "b:1"], 3, 1);
+        assert!(known.current().starts_with("ws://b:1"));
+        known.learn(&texts(&["ws://a:1", "ws://c:1", "nonsense://", "http://d:1"]));
+        assert!(known.current().starts_with("ws://b:1"), "learning moves nobody");
+        let mut seen = round(&mut known);
+        assert_eq!(seen[0], round(&mut known)[0], "round the end");
+        seen.sort();
+        assert_eq!(seen, ["a:1", "b:1", "c:1", "d:1"].map(|host| format!("ws://{host}{PATH}")));
+        known.move_to(&texts(&["ws://b:1", "ws://e:1"]));
+        assert!(known.current().starts_with("ws://e:1"), "not the one that sends us away");
+        known.move_to(&[]);
+        assert!(!known.current().starts_with("ws://e:1"));
+    }
+
+    #[test]
+    fn those_that_leave_a_node_spread_over_the_others() {
+        let next = |seed| {
+            let mut known = addresses(&["a:1", "b:1", "c:1"], 0, seed);
+            known.advance();
+            known.current().to_owned()
+        };
+        let told = |seed| {
+            let mut known = addresses(&["a:1"], 0, seed);
+            known.move_to(&texts(&["a:1", "b:1", "c:1"]));
+            known.current().to_owned()
+        };
+        for goes in [&next as &dyn Fn(u64) -> String, &told] {
+            let to_b = (0..100).filter(|seed| goes(*seed).starts_with("ws://b")).count();
+            let to_c = (0..100).filter(|seed| goes(*seed).starts_with("ws://c")).count();
+            assert!(to_b > 25 && to_c > 25 && to_b + to_c == 100, "{to_b} {to_c}");
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! complete is complete. The window is bounded, and a full one makes [`Client::send`] wait: the producer is slowed, nothing
 //! is dropped.
 
-mod addresses;
+pub(crate) mod addresses;
+mod advice;
 mod mqtt;
 mod window;
 mod ws;
@@ -16,23 +17,30 @@ use std::time::Duration;
 use ingest::wire::message::Attribute;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::acks::AckLog;
 use crate::batch::Batch;
 use crate::tally::Tally;
-use addresses::Addresses;
 pub use addresses::BadAddress;
+use addresses::{Addresses, Purpose};
+pub use advice::Advice;
 use window::Window;
 
 /// Frames in flight; at this the producer waits.
 const WINDOW: usize = 64;
 /// Batches waiting before the window; at this the producer waits.
 const QUEUE: usize = 4;
-/// A node that neither answers nor acknowledges for so long is left for another one.
-const STALL: Duration = Duration::from_secs(5);
+/// A node that has got something and acknowledges nothing for so long is left for another one.
+const ACK_WITHIN: Duration = Duration::from_secs(2);
+/// A node of which nothing was heard for so long is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(1);
+/// A node that was asked, and of which nothing was heard for so long, is left for another one.
+const SILENT_AFTER: Duration = Duration::from_millis(2500);
+/// Time for a connection and a welcome.
+const CONNECT_WITHIN: Duration = Duration::from_millis(1500);
 /// First wait before connecting again; doubles with every failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait before connecting again, and longest that a node's `reconnect` is taken to mean.
@@ -50,7 +58,7 @@ pub enum Transport {
         /// CBOR instead of JSON.
         cbor: bool,
     },
-    /// MQTT 3.1.1, QoS 1: `host:port`.
+    /// MQTT 5, QoS 1: `host:port`.
     Mqtt {
         /// Nodes to turn to.
         addresses: Vec<String>,
@@ -94,6 +102,7 @@ pub struct GaveUp;
 #[derive(Debug)]
 pub struct Client {
     batches: mpsc::Sender<Batch>,
+    advice: watch::Receiver<Option<Advice>>,
     tally: Arc<Tally>,
     task: JoinHandle<Result<(), GaveUp>>,
 }
@@ -114,6 +123,13 @@ enum End {
     },
 }
 
+impl End {
+    /// Whether the node is still there, and may be told goodbye.
+    fn is_orderly(&self) -> bool {
+        !matches!(self, Self::Again { delay: None, .. })
+    }
+}
+
 /// What all connections of a device share.
 struct Shared {
     device: Device,
@@ -123,26 +139,76 @@ struct Shared {
     /// Nothing more will come.
     closed: bool,
     token: Option<String>,
+    advice: watch::Sender<Option<Advice>>,
+}
+
+impl Shared {
+    /// On a new connection nothing is sent yet, and no node holds us back.
+    fn connected(&mut self, address: &str) {
+        self.window.connected(address);
+        self.advice.send_if_modified(|advice| {
+            advice.as_mut().is_some_and(|advice| std::mem::replace(&mut advice.paused, false))
+        });
+    }
+
+    /// The oldest batch that is to be sent now, if the node has not asked for a pause.
+    fn to_send(&self) -> Option<Arc<Batch>> {
+        let paused = self.advice.borrow().is_some_and(|advice| advice.paused);
+        if paused { None } else { self.window.unsent() }
+    }
+
+    fn advised(&self, advice: Advice) {
+        self.advice.send_if_modified(|held| held.replace(advice) != Some(advice));
+    }
+}
+
+/// What was last heard of a node, on which it depends whether it is asked, or left.
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    asked: bool,
+}
+
+impl Heard {
+    fn now() -> Self {
+        Self { at: Instant::now(), asked: false }
+    }
+
+    /// When to ask, or when to leave if it was asked.
+    fn patience(&self) -> Instant {
+        self.at + if self.asked { SILENT_AFTER } else { PING_AFTER }
+    }
 }
 
 impl Client {
     /// Starts connecting; needs a tokio runtime.
     pub fn start(device: Device, options: ClientOptions, tally: Arc<Tally>) -> Result<Self, BadAddress> {
-        let (given, cbor) = match &options.transport {
-            Transport::WebSocket { urls, cbor } => (Addresses::websocket(urls, options.first)?, Some(*cbor)),
-            Transport::Mqtt { addresses } => (Addresses::mqtt(addresses, options.first)?, None),
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let (purpose, given, cbor) = match &options.transport {
+            Transport::WebSocket { urls, cbor } => (Purpose::Devices, urls, Some(*cbor)),
+            Transport::Mqtt { addresses } => (Purpose::Mqtt, addresses, None),
         };
+        let addresses =
+            Addresses::new(purpose, given, options.first, StdRng::seed_from_u64(random.random()))?;
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let (advise, advice) = watch::channel(None);
+        let acks = options.acks.map(|acks| (acks, device.sensor.clone()));
         let shared = Shared {
             device,
-            window: Window::new(WINDOW, options.patience, Arc::clone(&tally), options.acks),
-            addresses: given,
+            window: Window::new(WINDOW, options.patience, Arc::clone(&tally), acks),
+            addresses,
             batches: receiver,
             closed: false,
             token: options.token,
+            advice: advise,
         };
-        let task = tokio::spawn(keep_connected(shared, cbor, StdRng::seed_from_u64(options.seed)));
-        Ok(Self { batches: sender, tally, task })
+        let task = tokio::spawn(keep_connected(shared, cbor, random));
+        Ok(Self { batches: sender, advice, tally, task })
+    }
+
+    /// How the node asks this device to batch, as soon as it does. Batches that are handed over are sent as they are.
+    pub fn advice(&self) -> watch::Receiver<Option<Advice>> {
+        self.advice.clone()
     }
 
     /// Hands over a batch; waits while the window is full.
@@ -194,7 +260,9 @@ async fn keep_connected(mut shared: Shared, cbor: Option<bool>, mut random: StdR
             shared.addresses.advance();
         }
         failures = if shared.window.acknowledged() > acknowledged { 0 } else { failures + 1 };
-        let wait = delay.unwrap_or_else(|| backoff(failures, random.random_range(0.5..1.0)));
+        let jitter = random.random_range(0.5..1.0);
+        // All that are told to move at once do not come at once.
+        let wait = delay.map_or_else(|| backoff(failures, jitter), |delay| delay.mul_f64(0.5 + jitter));
         let again = Instant::now() + wait.min(BACKOFF_MOST);
         if shared.window.deadline().is_some_and(|deadline| deadline <= again) {
             return Err(GaveUp);

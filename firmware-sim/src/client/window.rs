@@ -30,18 +30,30 @@ pub struct Window {
     patience: Duration,
     /// Since when nothing was acknowledged although something waits.
     quiet_since: Option<Instant>,
+    /// Frames that are on their way on this connection.
+    outstanding: usize,
+    /// Since when nothing was acknowledged although something is on its way on this connection.
+    owed_since: Option<Instant>,
     acknowledged: u64,
     tally: Arc<Tally>,
-    acks: Option<Arc<AckLog>>,
+    /// The log, and as whom to write into it.
+    acks: Option<(Arc<AckLog>, String)>,
 }
 
 impl Window {
-    pub fn new(capacity: usize, patience: Duration, tally: Arc<Tally>, acks: Option<Arc<AckLog>>) -> Self {
+    pub fn new(
+        capacity: usize,
+        patience: Duration,
+        tally: Arc<Tally>,
+        acks: Option<(Arc<AckLog>, String)>,
+    ) -> Self {
         Self {
             waiting: VecDeque::with_capacity(capacity),
             capacity,
             patience,
             quiet_since: None,
+            outstanding: 0,
+            owed_since: None,
             acknowledged: 0,
             tally,
             acks,
@@ -63,8 +75,9 @@ impl Window {
     }
 
     /// On a new connection nothing is sent yet.
-    pub fn connected(&mut self) {
-        self.tally.connected();
+    pub fn connected(&mut self, address: &str) {
+        self.tally.connected(address);
+        (self.outstanding, self.owed_since) = (0, None);
         self.waiting.iter_mut().for_each(|waiting| waiting.number = None);
     }
 
@@ -77,6 +90,8 @@ impl Window {
     pub fn sent(&mut self, number: Number) {
         let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.number.is_none()) else { return };
         waiting.number = Some(number);
+        self.outstanding += 1;
+        self.owed_since.get_or_insert_with(Instant::now);
         if waiting.sent_before {
             self.tally.resent(waiting.batch.len());
         } else {
@@ -89,6 +104,7 @@ impl Window {
     pub fn acked_up_to(&mut self, number: Number) {
         while self.waiting.front().and_then(|waiting| waiting.number).is_some_and(|own| own <= number) {
             if let Some(waiting) = self.waiting.pop_front() {
+                self.outstanding -= 1;
                 self.acked(&waiting.batch);
             }
         }
@@ -135,19 +151,25 @@ impl Window {
         self.quiet_since.map(|since| since + self.patience)
     }
 
-    /// Since when a node owes an acknowledgement.
-    pub fn quiet_since(&self) -> Option<Instant> {
-        self.quiet_since
+    /// Since when this node owes an acknowledgement.
+    pub fn owed_since(&self) -> Option<Instant> {
+        self.owed_since
+    }
+
+    /// How many frames are on their way on this connection.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
     fn remove(&mut self, number: Number) -> Option<Arc<Batch>> {
         let at = self.waiting.iter().position(|waiting| waiting.number == Some(number))?;
+        self.outstanding -= 1;
         self.waiting.remove(at).map(|waiting| waiting.batch)
     }
 
     fn acked(&mut self, batch: &Batch) {
         self.tally.acked(batch.len());
-        if let Some(Err(error)) = self.acks.as_ref().map(|acks| acks.write(batch)) {
+        if let Some(Err(error)) = self.acks.as_ref().map(|(acks, sensor)| acks.write(sensor, batch)) {
             self.tally.complaint(&format!("the log of acknowledgements: {error}"));
         }
         self.progress();
@@ -161,7 +183,9 @@ impl Window {
 
     fn progress(&mut self) {
         self.acknowledged += 1;
-        self.quiet_since = (!self.waiting.is_empty()).then(Instant::now);
+        let now = Instant::now();
+        self.quiet_since = (!self.waiting.is_empty()).then_some(now);
+        self.owed_since = (self.outstanding > 0).then_some(now);
     }
 }
 
@@ -183,7 +207,8 @@ mod tests {
     #[test]
     fn all_that_is_not_acknowledged_is_sent_again_in_order() {
         let (mut window, tally) = window();
-        window.connected();
+        window.connected("a");
+        assert_eq!((window.outstanding(), window.owed_since()), (0, None));
         for number in 1..=3 {
             assert!(window.has_room());
             window.take(batch(number));
@@ -191,7 +216,9 @@ mod tests {
         }
         assert!(!window.has_room() && window.unsent().is_none());
         window.acked_up_to(1);
-        window.connected();
+        assert!(window.outstanding() == 2 && window.owed_since().is_some());
+        window.connected("b");
+        assert_eq!((window.outstanding(), window.owed_since()), (0, None), "a new node owes nothing yet");
         for number in 1..=2 {
             assert_eq!(window.unsent().unwrap().first(), number + 1);
             window.sent(number as u64);
@@ -199,7 +226,8 @@ mod tests {
         window.refused(1, "late");
         assert!(window.deadline().is_some());
         window.acked_up_to(2);
-        assert!(window.is_empty() && window.deadline().is_none());
+        assert!(window.is_empty() && window.deadline().is_none() && window.owed_since().is_none());
+        assert_eq!(tally.address().as_deref(), Some("b"));
         let summary = tally.summary();
         assert_eq!((summary.sent, summary.resent, summary.acked, summary.refused), (3, 2, 2, 1));
         assert_eq!(summary.complaints["refused: late"], 1);

@@ -5,21 +5,19 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use ingest::wire::message::{CBOR, FromNode, Hello, Limits, ToNode, from_cbor, to_cbor};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::{End, GOODBYE, STALL, Shared, until};
+use super::{ACK_WITHIN, Advice, CONNECT_WITHIN, End, GOODBYE, Heard, Shared, until};
 
 /// Read buffer; what a node says is short.
 const READ_BUFFER: usize = 8 * 1024;
 /// Longest message taken from a node.
 const MAX_MESSAGE: usize = 1024 * 1024;
-/// A quiet device pings so often; a node closes those silent for 60 s.
-const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// The one refusal that says nothing of the frame, but that the node cannot keep data now.
 const CANNOT_KEEP: &str = "store_failed";
@@ -35,20 +33,22 @@ struct Connection {
 
 /// Connects to `url`, and stays until the end.
 pub async fn connect(url: &str, cbor: bool, shared: &mut Shared) -> End {
-    let mut connection = match timeout(STALL, open(url, cbor)).await {
+    let mut connection = match timeout(CONNECT_WITHIN, open(url, cbor)).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return again(format!("cannot connect: {error}")),
         Err(_) => return again("cannot connect: no answer".to_owned()),
     };
-    match timeout(STALL, connection.greet(shared)).await {
+    match timeout(CONNECT_WITHIN, connection.greet(shared)).await {
         Ok(Ok(())) => {}
         Ok(Err(end)) => return end,
         Err(_) => return again("no welcome".to_owned()),
     }
-    shared.window.connected();
+    shared.connected(url);
     let end = connection.work(shared).await;
-    // The other side may be gone: what cannot be said in time is left unsaid.
-    let _ = timeout(GOODBYE, connection.socket.close(None)).await;
+    if end.is_orderly() {
+        // The other side may be gone: what cannot be said in time is left unsaid.
+        let _ = timeout(GOODBYE, connection.socket.close(None)).await;
+    }
     end
 }
 
@@ -99,10 +99,9 @@ impl Connection {
     }
 
     async fn work(&mut self, shared: &mut Shared) -> End {
-        let mut ping = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
-        let connected = Instant::now();
+        let mut heard = Heard::now();
         loop {
-            while let Some(batch) = shared.window.unsent() {
+            while let Some(batch) = shared.to_send() {
                 let number = self.seq + 1;
                 let (frame, bytes) = if self.cbor {
                     let bytes = batch.to_cbor(number);
@@ -127,20 +126,29 @@ impl Connection {
                 return End::Done;
             }
             let room = shared.window.has_room() && !shared.closed;
-            // A node owes an acknowledgement from when it got something, which is not before this connection.
-            let stalled = shared.window.quiet_since().map(|since| since.max(connected) + STALL);
+            let stalled = shared.window.owed_since().map(|since| since + ACK_WITHIN);
             // All branches are cancel safe: streams keep what they have read, channels and timers take nothing.
             tokio::select! {
-                heard = self.hear() => match heard {
-                    Ok(Some(message)) => if let Some(end) = self.obey(message, shared).await { return end },
-                    Ok(None) => {}
-                    Err(end) => return end,
-                },
+                message = self.hear() => {
+                    heard = Heard::now();
+                    match message {
+                        Ok(Some(message)) => if let Some(end) = self.obey(message, shared).await { return end },
+                        Ok(None) => {}
+                        Err(end) => return end,
+                    }
+                }
                 batch = shared.batches.recv(), if room => match batch {
                     Some(batch) => shared.window.take(batch),
                     None => shared.closed = true,
                 },
-                _ = ping.tick() => if let Err(end) = self.say(Message::Ping(Vec::new().into())).await { return end },
+                () = tokio::time::sleep_until(heard.patience()) => {
+                    if std::mem::replace(&mut heard.asked, true) {
+                        return again("the node is silent".to_owned());
+                    }
+                    if let Err(end) = self.say(Message::Ping(Vec::new().into())).await {
+                        return end;
+                    }
+                }
                 () = until(shared.window.deadline()) => return End::GaveUp,
                 () = until(stalled) => return again("no acknowledgement".to_owned()),
             }
@@ -171,9 +179,10 @@ impl Connection {
                 let result = serde_json::json!({ "name": name, "params": params });
                 return self.say(self.write(&ToNode::Reply { id, result })).await.err();
             }
-            FromNode::Nodes { nodes } => shared.addresses.learn(&nodes),
-            // The frames are already of the length that the highest attention asks for.
-            FromNode::Advice { .. } | FromNode::Welcome { .. } => {}
+            FromNode::Advice { window_ms, max_samples, paused, .. } => {
+                shared.advised(Advice::new(window_ms, max_samples, paused));
+            }
+            FromNode::Welcome { nodes, .. } | FromNode::Nodes { nodes } => shared.addresses.learn(&nodes),
         }
         None
     }
@@ -189,7 +198,7 @@ impl Connection {
     }
 
     async fn say(&mut self, message: Message) -> Result<(), End> {
-        match timeout(STALL, self.socket.send(message)).await {
+        match timeout(ACK_WITHIN, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(again(format!("connection lost: {error}"))),
             Err(_) => Err(again("the node reads nothing".to_owned())),

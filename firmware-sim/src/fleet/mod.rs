@@ -1,14 +1,18 @@
-//! Many devices at once, in real time: each has a connection of its own and sends a frame per signal every 100 to 500 ms.
+//! Many devices at once, in real time: each has a connection of its own and sends a frame per signal every 100 to 500 ms,
+//! or as often as its node advises.
 
 mod scenario;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::acks::AckLog;
 use crate::batch::Batch;
 use crate::client::{BadAddress, Client, ClientOptions, Device, GaveUp, Transport};
 use crate::now_us;
@@ -26,25 +30,42 @@ const FRAME_MS: (f64, f64) = (100.0, 500.0);
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-/// How large a fleet, and for how long.
+/// How a fleet sends.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to; devices take turns when there are several ways.
     pub transports: Vec<Transport>,
-    /// How many devices.
-    pub sensors: usize,
-    /// Which.
-    pub scenario: Scenario,
-    /// Same seed, same measurements.
+    /// Same seed, same jitter.
     pub seed: u64,
-    /// How long they measure.
-    pub duration: Duration,
+    /// How long they measure; without it until they are stopped.
+    pub duration: Option<Duration>,
+    /// Between two frames of a device, whatever nodes advise; without it each device has its own, and heeds advice.
+    pub frame: Option<Duration>,
+    /// Where every acknowledged sample is noted.
+    pub acks: Option<PathBuf>,
     /// Give up when nothing was acknowledged for so long.
     pub patience: Duration,
     /// Token for nodes with authentication.
     pub token: Option<String>,
-    /// Lines of progress on standard error.
-    pub progress: bool,
+}
+
+impl Options {
+    /// Until stopped, patience of 30 s, no log.
+    pub fn new(transports: Vec<Transport>, seed: u64) -> Self {
+        let patience = Duration::from_secs(30);
+        Self { transports, seed, duration: None, frame: None, acks: None, patience, token: None }
+    }
+}
+
+/// Why a fleet could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The addresses.
+    #[error("address {0}")]
+    Address(#[from] BadAddress),
+    /// The log of acknowledgements.
+    #[error("cannot open the log of acknowledgements: {0}")]
+    Acks(#[source] std::io::Error),
 }
 
 /// What came of a run.
@@ -87,6 +108,34 @@ impl Member {
         Self { device: Device { sensor, name: Some(name), attributes }, signals, seed }
     }
 
+    /// Declares the same `keep` for every attribute.
+    pub fn keeping(mut self, keep: u64) -> Self {
+        self.device.attributes.values_mut().for_each(|attribute| attribute.keep = Some(keep));
+        self
+    }
+
+    /// Changes every signal, which is named with its place.
+    pub fn map(mut self, change: impl Fn(usize, Box<dyn Signal>) -> Box<dyn Signal>) -> Self {
+        self.signals = self
+            .signals
+            .into_iter()
+            .enumerate()
+            .map(|(at, (attribute, signal, steps))| (attribute, change(at, signal), steps))
+            .collect();
+        self
+    }
+
+    /// The attributes that it measures.
+    pub fn attributes(&self) -> impl Iterator<Item = &str> {
+        self.signals.iter().map(|(attribute, ..)| &**attribute)
+    }
+
+    /// Between two samples of its fastest signal.
+    pub fn interval(&self) -> Duration {
+        let fastest = self.signals.iter().map(|(_, signal, _)| signal.spec().interval_us).min();
+        Duration::from_micros(fastest.unwrap_or(i64::MAX).unsigned_abs())
+    }
+
     /// What was measured until `elapsed_us` after the start and not asked for yet; times are counted from `start_us`.
     pub fn until(&mut self, elapsed_us: i64, start_us: i64) -> Vec<Batch> {
         let mut batches = Vec::new();
@@ -109,78 +158,163 @@ impl Member {
         batches
     }
 
-    /// Measures for `duration`, handing over what was measured at every frame.
-    async fn measure(&mut self, duration: Duration, client: &Client) -> Result<(), GaveUp> {
+    /// Measures until it is stopped or its time is over, handing over what was measured at every frame.
+    async fn measure(
+        &mut self,
+        client: &Client,
+        options: &Options,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), GaveUp> {
         let mut noise = Noise::new(self.seed, "frames");
-        let every = Duration::from_secs_f64(noise.between(FRAME_MS.0, FRAME_MS.1) / 1000.0);
+        let own = Duration::from_secs_f64(noise.between(FRAME_MS.0, FRAME_MS.1) / 1000.0);
+        let (advice, interval) = (client.advice(), self.interval());
+        let every = || match options.frame {
+            Some(frame) => frame,
+            None => advice.borrow().map_or(own, |advice| advice.every(interval)),
+        };
         let (start, start_us) = (Instant::now(), now_us() / 1000 * 1000);
+        let end = options.duration.unwrap_or(Duration::MAX);
         // Not all at once: the first frame comes somewhere within the first interval.
-        let mut next = every.mul_f64(noise.between(0.0, 1.0));
+        let mut next = every().mul_f64(noise.between(0.0, 1.0));
         loop {
-            next = next.min(duration);
-            tokio::time::sleep_until(start + next).await;
-            for batch in self.until(next.as_micros() as i64, start_us) {
+            next = next.min(end);
+            // Both are cancel safe; who lets go of a fleet without stopping it has stopped it.
+            let stopped = tokio::select! {
+                () = tokio::time::sleep_until(start + next) => false,
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            // What a stall held up goes in few frames.
+            let until = start.elapsed().clamp(Duration::ZERO, end);
+            let until = if stopped { until } else { until.max(next) };
+            for batch in self.until(until.as_micros() as i64, start_us) {
                 client.send(batch).await?;
             }
-            if next == duration {
+            if stopped || until == end {
                 return Ok(());
             }
-            next += every;
+            next = until + every();
         }
     }
 }
 
-/// Runs the fleet until all is acknowledged or given up.
-pub async fn run(options: Options) -> Result<Report, BadAddress> {
-    let began = Instant::now();
-    let mut tallies = Vec::with_capacity(options.sensors);
-    let mut members = JoinSet::new();
-    for index in 0..options.sensors {
-        let mut member = member(options.scenario, options.seed, index);
-        let tally = Arc::new(Tally::default());
-        tallies.push((member.device.sensor.clone(), Arc::clone(&tally)));
+/// A running fleet. Dropped, its devices stop measuring and deliver what they have.
+pub struct Fleet {
+    tallies: Vec<(String, Arc<Tally>)>,
+    members: JoinSet<Result<(), GaveUp>>,
+    stop: watch::Sender<bool>,
+    began: Instant,
+}
+
+impl Fleet {
+    /// Starts the devices; needs a tokio runtime.
+    pub fn start(members: Vec<Member>, options: &Options) -> Result<Self, FleetError> {
+        let acks = match &options.acks {
+            Some(path) => Some(Arc::new(AckLog::with_samples(path).map_err(FleetError::Acks)?)),
+            None => None,
+        };
+        let (stop, stopping) = watch::channel(false);
+        let mut fleet = Self {
+            tallies: Vec::with_capacity(members.len()),
+            members: JoinSet::new(),
+            stop,
+            began: Instant::now(),
+        };
         let ways = options.transports.len().max(1);
-        let Some(transport) = options.transports.get(index % ways) else { continue };
-        let client = Client::start(
-            member.device.clone(),
-            ClientOptions {
-                transport: transport.clone(),
-                first: index / ways,
-                patience: options.patience,
-                acks: None,
-                seed: derive(options.seed, "jitter", index as u64),
-                token: options.token.clone(),
-            },
-            tally,
-        )?;
-        let duration = options.duration;
-        members.spawn(async move {
-            let measured = member.measure(duration, &client).await;
-            measured.and(client.finish().await)
-        });
+        for (index, mut member) in members.into_iter().enumerate() {
+            let tally = Arc::new(Tally::default());
+            fleet.tallies.push((member.device.sensor.clone(), Arc::clone(&tally)));
+            let Some(transport) = options.transports.get(index % ways) else { continue };
+            let client = Client::start(
+                member.device.clone(),
+                ClientOptions {
+                    transport: transport.clone(),
+                    first: index / ways,
+                    patience: options.patience,
+                    acks: acks.clone(),
+                    seed: derive(options.seed, "jitter", index as u64),
+                    token: options.token.clone(),
+                },
+                tally,
+            )?;
+            let (options, stopping) = (options.clone(), stopping.clone());
+            fleet.members.spawn(async move {
+                let measured = member.measure(&client, &options, stopping).await;
+                measured.and(client.finish().await)
+            });
+        }
+        Ok(fleet)
     }
+
+    /// Each device with its counts, in their order.
+    pub fn tallies(&self) -> &[(String, Arc<Tally>)] {
+        &self.tallies
+    }
+
+    /// All devices together, as it is now.
+    pub fn total(&self) -> Summary {
+        let mut total = Summary::default();
+        self.tallies.iter().for_each(|(_, tally)| total.add(&tally.summary()));
+        total
+    }
+
+    /// Devices that measure or wait for acknowledgements.
+    pub fn running(&self) -> usize {
+        self.members.len()
+    }
+
+    /// No device measures on; what they have is still delivered.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until all is acknowledged or given up. Cancel safe.
+    pub async fn ended(&mut self) {
+        // Whoever gave up shows in the gaps.
+        while self.members.join_next().await.is_some() {}
+    }
+
+    /// What came of it so far.
+    pub fn report(&self) -> Report {
+        let sensors = self
+            .tallies
+            .iter()
+            .map(|(sensor, tally)| SensorReport { sensor: sensor.clone(), summary: tally.summary() });
+        let seconds = self.began.elapsed().as_secs_f64();
+        Report { total: self.total(), sensors: sensors.collect(), seconds }
+    }
+}
+
+/// Runs a fleet to its end, or until `interrupted` resolves twice: at first it stops measuring, then it waits no longer for
+/// acknowledgements.
+pub async fn run<I: Future<Output = ()>>(
+    members: Vec<Member>,
+    options: &Options,
+    progress: bool,
+    interrupted: impl Fn() -> I,
+) -> Result<Report, FleetError> {
+    let mut fleet = Fleet::start(members, options)?;
+    let began = fleet.began;
     let mut every = tokio::time::interval_at(began + PROGRESS_EVERY, PROGRESS_EVERY);
-    while !members.is_empty() {
-        // Both are cancel safe.
+    let mut stopping = false;
+    let mut interrupt = Box::pin(interrupted());
+    loop {
+        // All are cancel safe.
         tokio::select! {
-            // Whoever gave up shows in the gaps.
-            _ = members.join_next() => {}
-            _ = every.tick(), if options.progress => {
+            () = fleet.ended() => break,
+            () = &mut interrupt => {
+                fleet.stop();
+                if std::mem::replace(&mut stopping, true) {
+                    break;
+                }
+                interrupt.set(interrupted());
+            }
+            _ = every.tick(), if progress => {
                 let elapsed = began.elapsed().as_secs();
-                eprintln!("{elapsed} s, {} sensors: {}", members.len(), Progress(total(&tallies)));
+                eprintln!("{elapsed} s, {} sensors: {}", fleet.running(), Progress(fleet.total()));
             }
         }
     }
-    let sensors = tallies
-        .iter()
-        .map(|(sensor, tally)| SensorReport { sensor: sensor.clone(), summary: tally.summary() });
-    Ok(Report { total: total(&tallies), sensors: sensors.collect(), seconds: began.elapsed().as_secs_f64() })
-}
-
-fn total(tallies: &[(String, Arc<Tally>)]) -> Summary {
-    let mut total = Summary::default();
-    tallies.iter().for_each(|(_, tally)| total.add(&tally.summary()));
-    total
+    Ok(fleet.report())
 }
 
 #[cfg(test)]

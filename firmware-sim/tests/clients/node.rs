@@ -28,6 +28,8 @@ pub enum Script {
     NoWelcome,
     /// Acknowledge nothing, ever.
     Mute,
+    /// Acknowledge so many frames, then neither read nor say anything; the node serves nobody any more.
+    HangAfter(u64),
 }
 
 /// One frame as it came.
@@ -60,14 +62,20 @@ impl Drop for Node {
 impl Node {
     /// Starts on a free port; connections follow the scripts in turn.
     pub async fn start(scripts: &[Script]) -> Self {
+        Self::telling(scripts, &[]).await
+    }
+
+    /// Starts on a free port, and tells devices of these nodes.
+    pub async fn telling(scripts: &[Script], nodes: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (own, mut scripts) = (Arc::clone(&seen), VecDeque::from(scripts.to_vec()));
+        let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
         let task = tokio::spawn(async move {
             for connection in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                serve(stream, connection, scripts.pop_front(), &own).await;
+                serve(stream, connection, scripts.pop_front(), &nodes, &own).await;
             }
         });
         Self { url, seen, task }
@@ -86,7 +94,13 @@ impl Node {
 }
 
 #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
-async fn serve(stream: tokio::net::TcpStream, connection: usize, script: Option<Script>, seen: &Mutex<Seen>) {
+async fn serve(
+    stream: tokio::net::TcpStream,
+    connection: usize,
+    script: Option<Script>,
+    nodes: &[String],
+    seen: &Mutex<Seen>,
+) {
     let mut cbor = false;
     let negotiate = |request: &Request, mut response: Response| {
         if let Some(asked) = request.headers().get("sec-websocket-protocol") {
@@ -124,7 +138,7 @@ async fn serve(stream: tokio::net::TcpStream, connection: usize, script: Option<
                 continue;
             }
             let limits = Limits { max_frame_bytes: 1 << 20, max_samples_per_frame: 10_000 };
-            let welcome = FromNode::Welcome { node: "n".into(), nodes: Vec::new(), limits };
+            let welcome = FromNode::Welcome { node: "n".into(), nodes: nodes.to_vec(), limits };
             socket.send(say(welcome)).await.unwrap();
             continue;
         }
@@ -152,6 +166,10 @@ async fn serve(stream: tokio::net::TcpStream, connection: usize, script: Option<
         };
         if sent.is_err() {
             return;
+        }
+        if matches!(script, Some(Script::HangAfter(last)) if count == last) {
+            // Nothing is read, so not even the end of the connection is noticed.
+            return std::future::pending().await;
         }
     }
 }

@@ -54,6 +54,37 @@ async fn what_nobody_acknowledges_is_a_gap_and_exit_code_1() {
 }
 
 #[tokio::test]
+async fn ctrl_c_ends_the_measuring_and_prints_the_summary() {
+    let node = Node::start(&[]).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firmware-sim"));
+    command.args([
+        "run",
+        "--url",
+        &node.url,
+        "--sensors",
+        "1",
+        "--scenario",
+        "wearables",
+        "--duration",
+        "1h",
+    ]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().unwrap();
+    let acknowledged = async {
+        while node.samples().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(GUARD, acknowledged).await.expect("samples");
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = timeout(GUARD, child.wait_with_output()).await.expect("it ends").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let expected = format!("acked {}, resent 0, gaps 0", node.samples().len());
+    assert!(text(&output.stdout).contains(&expected), "{expected}: {}", text(&output.stdout));
+}
+
+#[tokio::test]
 async fn what_cannot_start_exits_1_and_wrong_usage_2() {
     for (arguments, code, reason) in [
         (&["replay", "/nowhere.csv", "--sensor", "s"][..], 1, "cannot read /nowhere.csv"),
@@ -62,7 +93,8 @@ async fn what_cannot_start_exits_1_and_wrong_usage_2() {
         (&["run", "--scenario", "zoo"], 2, "none of wearables"),
         (&["replay", "x.csv", "--sensor", "a/b"], 2, "an id starts with"),
         (&["replay", "x.csv"], 2, "--sensor"),
-        (&["demo"], 2, "unrecognized subcommand"),
+        (&["demo", "--nodes", "1"], 2, "not a number from 2"),
+        (&["demo", "--sensorium", "/nowhere"], 1, "/nowhere: there is no such file"),
     ] {
         let output = program(arguments).await;
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");

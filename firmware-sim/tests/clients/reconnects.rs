@@ -8,7 +8,7 @@ use firmware_sim::client::{Client, ClientOptions, Device, GaveUp, Transport};
 use firmware_sim::fleet::{self, Scenario};
 use firmware_sim::tally::{Summary, Tally};
 use ingest::wire::message::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::broker::Broker;
 use super::node::{Node, Script};
@@ -22,6 +22,17 @@ fn options(transport: Transport) -> ClientOptions {
 
 fn websocket(urls: &[&str], cbor: bool) -> ClientOptions {
     options(Transport::WebSocket { urls: urls.iter().map(ToString::to_string).collect(), cbor })
+}
+
+/// Looks again and again, each time that something else has run.
+async fn eventually(mut look: impl FnMut() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
+    let looking = async {
+        while !look() {
+            looks.tick().await;
+        }
+    };
+    timeout(GUARD, looking).await.expect("it comes about");
 }
 
 /// Sends `frames` frames of three samples each.
@@ -136,28 +147,94 @@ async fn over_mqtt_each_acknowledgement_is_for_its_own_payload() {
 }
 
 #[tokio::test]
+async fn over_mqtt_a_node_may_send_its_devices_to_another() {
+    let (leaving, other) = (Broker::start(1000).await, Broker::start(1000).await);
+    // DISCONNECT, use another server, with a server reference.
+    let reference = format!("mqtt://{}", other.address);
+    let length = reference.len() as u8;
+    let mut packet = vec![0xe0, length + 5, 0x9c, length + 3, 0x1c, 0, length];
+    packet.extend(reference.as_bytes());
+    *leaving.says.lock().unwrap() = packet;
+    let (summary, outcome) =
+        send(100, options(Transport::Mqtt { addresses: vec![leaving.address.clone()] })).await;
+    assert_eq!((outcome, summary.acked, summary.gaps), (Ok(()), 300, 0), "{summary:?}");
+    assert!(!other.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn advice_and_commands_are_heeded_over_mqtt() {
+    let broker = Broker::start(1000).await;
+    let published = |topic: &str, payload: &str| {
+        let mut body = vec![0, topic.len() as u8];
+        body.extend(topic.as_bytes());
+        body.push(0);
+        body.extend(payload.as_bytes());
+        [vec![0x30, body.len() as u8], body].concat()
+    };
+    *broker.says.lock().unwrap() = [
+        published("advice/s", r#"{"attention":"low","window_ms":2000,"max_samples":10,"paused":false}"#),
+        published("commands/s", r#"{"id":"1","name":"blink"}"#),
+    ]
+    .concat();
+    let device = Device { sensor: "s".into(), ..Device::default() };
+    let transport = Transport::Mqtt { addresses: vec![broker.address.clone()] };
+    let client = Client::start(device, options(transport), Arc::new(Tally::default())).unwrap();
+    let mut advice = client.advice();
+    client.send(Batch { attribute: "a".into(), samples: vec![(1, Value::Number(1.0))] }).await.unwrap();
+    let advised = timeout(GUARD, advice.wait_for(Option::is_some)).await.expect("advice").unwrap().unwrap();
+    assert_eq!((advised.window, advised.samples, advised.paused), (Duration::from_secs(2), 10, false));
+    let reply = || broker.seen.lock().unwrap().iter().find(|(_, topic, _)| topic == "replies/s").cloned();
+    eventually(|| reply().is_some()).await;
+    assert_eq!(reply().unwrap().2, br#"{"id":"1","result":{"name":"blink","params":null}}"#);
+}
+
+#[tokio::test]
+async fn a_hung_node_is_left_within_three_seconds() {
+    for busy in [true, false] {
+        // It acknowledges the first frame and says nothing more: not to frames, and not to pings.
+        let (hung, alive) = (Node::start(&[Script::HangAfter(1)]).await, Node::start(&[]).await);
+        let tally = Arc::new(Tally::default());
+        let device = Device { sensor: "s".into(), ..Device::default() };
+        let urls = websocket(&[&hung.url, &alive.url], false);
+        let client = Client::start(device, urls, Arc::clone(&tally)).unwrap();
+        let batch = |time| Batch { attribute: "a".into(), samples: vec![(time, Value::Number(1.0))] };
+        client.send(batch(1)).await.unwrap();
+        eventually(|| tally.summary().acked == 1).await;
+        let began = Instant::now();
+        if busy {
+            client.send(batch(2)).await.unwrap();
+            eventually(|| tally.summary().acked == 2).await;
+        } else {
+            eventually(|| tally.summary().complaints.contains_key("the node is silent")).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        client.send(batch(3)).await.unwrap();
+        timeout(GUARD, client.finish()).await.expect("it ends").unwrap();
+        assert_eq!(alive.samples().len(), if busy { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn a_device_learns_where_to_go_from_the_welcome() {
+    let other = Node::start(&[]).await;
+    let dying = Node::telling(&[Script::DropAfter(3)], &[&other.url]).await;
+    let (summary, outcome) = send(10, websocket(&[&dying.url], false)).await;
+    assert_eq!((outcome, summary.acked), (Ok(()), 30), "{summary:?}");
+    assert!(!other.samples().is_empty());
+}
+
+#[tokio::test]
 async fn a_fleet_introduces_every_device_and_is_acknowledged() {
     let nodes = [Node::start(&[]).await, Node::start(&[]).await];
     // Each of these nodes serves one connection at a time, so there are as many devices as nodes.
-    let report = timeout(
-        GUARD,
-        fleet::run(fleet::Options {
-            transports: vec![Transport::WebSocket {
-                urls: nodes.iter().map(|node| node.url.clone()).collect(),
-                cbor: false,
-            }],
-            sensors: 2,
-            scenario: Scenario::Wearables,
-            seed: 1,
-            duration: Duration::from_millis(600),
-            patience: GUARD,
-            token: None,
-            progress: false,
-        }),
-    )
-    .await
-    .expect("it ends")
-    .unwrap();
+    let urls = nodes.iter().map(|node| node.url.clone()).collect();
+    let options = fleet::Options {
+        duration: Some(Duration::from_millis(600)),
+        ..fleet::Options::new(vec![Transport::WebSocket { urls, cbor: false }], 1)
+    };
+    let members = (0..2).map(|index| fleet::member(Scenario::Wearables, 1, index)).collect();
+    let running = fleet::run(members, &options, false, std::future::pending);
+    let report = timeout(GUARD, running).await.expect("it ends").unwrap();
     assert!(report.total.complete() && report.total.acked > 150, "{report:?}");
     assert_eq!(report.sensors.len(), 2);
     for (node, sensor) in nodes.iter().zip(["strap-1", "watch-1"]) {
