@@ -1,11 +1,15 @@
 //! The cluster: who is in it, the links between its nodes, and what is told about it.
 //!
 //! `secret` turns the cluster secret into keys, `datagram` seals with one of them. `link` opens connections (`hello`:
-//! who may; `tls`: how). `placement` says which nodes keep a partition. `view` is what people see of it all.
+//! who may; `tls`: how). `member` says who lives (`identity`: who a member is to foca; `changes`: what is told).
+//! `placement` says which nodes keep a partition. `view` is what people see of it all.
 
+mod changes;
 pub mod datagram;
 pub mod hello;
+mod identity;
 pub mod link;
+pub mod member;
 mod peer;
 pub mod placement;
 mod scrub;
