@@ -121,6 +121,7 @@ impl From<ClusterEvent> for Told {
             Happening::Died => "died",
             Happening::Left => "left",
             Happening::Refused(_) => "refused",
+            Happening::ClockAhead(_) => "clock_ahead",
             Happening::CaughtUp(_) => "caught_up",
         };
         Self { ts: millis(event.at), node: event.node, event: code, text: event.what.to_string() }

@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use super::layout::Page;
+use super::layout::{Page, line};
 use crate::State;
 use crate::nodes::socket_base;
 
@@ -47,16 +47,6 @@ fn way(number: u8, title: &str, hint: &str, command: &str) -> Markup {
             h2 { (title) }
             p.hint { (hint) }
             (line(command))
-        }
-    }
-}
-
-/// A line to copy.
-fn line(command: &str) -> Markup {
-    html! {
-        div.line {
-            pre tabindex="0" { code { (command) } }
-            button type="button" data-role="copy" hidden { "Copy" }
         }
     }
 }

@@ -53,6 +53,7 @@ impl Page {
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
         let Self { status, title, script, body, chrome } = self;
+        let current = |scripts: &[&str]| script.filter(|script| scripts.contains(script)).map(|_| "page");
         let markup = html! {
             (DOCTYPE)
             html lang="en" data-theme="auto" {
@@ -75,6 +76,10 @@ impl IntoResponse for Page {
                             img src="/assets/icon.svg" width="26" height="26" alt="";
                             span { "Sensorium" }
                         }
+                        nav.bar-nav aria-label="Main" {
+                            a.quiet.wide href="/" aria-current=[current(&["lobby.js", "first-run.js"])] { "Sensors" }
+                            a.quiet href="/cluster" aria-current=[current(&["cluster.js"])] { "Cluster" }
+                        }
                         div.bar-end {
                             @if script.is_some() {
                                 span.pill data-role="link" data-state="connecting" role="status" title="This page's connection" {
@@ -95,5 +100,15 @@ impl IntoResponse for Page {
         };
         let head = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
         (status, head, markup.into_string()).into_response()
+    }
+}
+
+/// A line to copy; the button is for `copy.js` to show.
+pub(super) fn line(command: &str) -> Markup {
+    html! {
+        div.line {
+            pre tabindex="0" { code { (command) } }
+            button type="button" data-role="copy" hidden { "Copy" }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Pages, rendered on the server and brought to life by the scripts in `web/ui/js`. A page works without any other
 //! host: nothing is loaded from the network, and there is no inline code.
 
+mod cluster;
 mod first_run;
 mod layout;
 mod lobby;
@@ -19,6 +20,7 @@ pub fn router() -> Router<State> {
     Router::new()
         .route("/", get(lobby))
         .route("/sensors/{sensor}", get(sensor))
+        .route("/cluster", get(cluster))
         .route("/assets/{*path}", get(assets::serve))
         .route("/favicon.ico", get(assets::favicon))
 }
@@ -44,4 +46,9 @@ async fn sensor(Shared(state): Shared<State>, Path(id): Path<String>) -> Respons
         Some(view) => sensor::page(&state, &view).into_response(),
         None => missing::page(&state, &missing::What::Sensor(&id)).into_response(),
     }
+}
+
+/// `GET /cluster`: the nodes.
+async fn cluster(Shared(state): Shared<State>) -> Response {
+    cluster::page(&state).into_response()
 }

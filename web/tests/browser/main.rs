@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chromium;
+mod cluster;
 mod node;
+mod pair;
 
 use chromium::Chromium;
 use node::{Device, Node, now_ms};
@@ -347,31 +349,35 @@ async fn pages_are_legible_in_dark_and_light_and_on_a_phone() {
     for (page, path, ready) in [
         ("lobby", "/", "document.querySelector('[data-attribute=imu] [data-role=value]').textContent !== ''"),
         ("sensor", "/sensors/strap-7", "sensorium.series('strap-7/ecg').length === 3000"),
+        ("alone", "/cluster", "document.querySelector('[data-node] .badge:not([hidden])')"),
         ("missing", "/nonsense", "document.querySelector('h1')"),
     ] {
-        for (device_name, width, height) in [("wide", 1280, 900), ("phone", 360, 740)] {
-            for theme in ["light", "dark"] {
-                browser.resize(width, height).await;
-                browser.page.goto(&node.page(path)).await.unwrap();
-                browser.until(ready).await;
-                browser
-                    .until(&format!(
-                        "document.documentElement.dataset.theme === '{theme}' || document.querySelector('[data-role=theme]').click()"
-                    ))
-                    .await;
-                browser
-                    .until("document.querySelector('[data-role=link]')?.textContent !== 'Connecting…'")
-                    .await;
-                browser.run_async(NEXT_FRAMES).await;
-                let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth").await;
-                assert!(overflow.as_i64() <= Some(0), "{page} on a {device_name} is {overflow} px too wide");
-                let faint = browser.run(include_str!("faint.js")).await;
-                assert_eq!(faint, json!([]), "{page} {device_name} {theme}");
-                browser.picture(&format!("{page}-{device_name}-{theme}")).await;
-            }
-        }
+        assert_legible(&browser, page, &node.page(path), ready).await;
     }
     browser.assert_no_errors(&["404 (Not Found)"]).await;
+}
+
+/// The page fits and has enough contrast, wide and on a phone, light and dark; keeps a picture of each.
+async fn assert_legible(browser: &Chromium, page: &str, url: &str, ready: &str) {
+    for (device_name, width, height) in [("wide", 1280, 900), ("phone", 390, 844), ("small", 360, 740)] {
+        for theme in ["light", "dark"] {
+            browser.resize(width, height).await;
+            browser.page.goto(url).await.unwrap();
+            browser.until(ready).await;
+            browser
+                .until(&format!(
+                    "document.documentElement.dataset.theme === '{theme}' || document.querySelector('[data-role=theme]').click()"
+                ))
+                .await;
+            browser.until("document.querySelector('[data-role=link]')?.textContent !== 'Connecting…'").await;
+            browser.run_async(NEXT_FRAMES).await;
+            let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth").await;
+            assert!(overflow.as_i64() <= Some(0), "{page} on a {device_name} is {overflow} px too wide");
+            let faint = browser.run(include_str!("faint.js")).await;
+            assert_eq!(faint, json!([]), "{page} {device_name} {theme}");
+            browser.picture(&format!("{page}-{device_name}-{theme}")).await;
+        }
+    }
 }
 
 /// Lets charts draw.

@@ -105,7 +105,9 @@ function states({ freshness }) {
   check('nothing yet', freshness({ ...facts, newest: NaN, arrived: NaN, online: false }) === 'offline');
 }
 
-function texts({ Decimals, age, number, unitText }) {
+function texts({ Decimals, age, bytes, number, unitText, whole }) {
+  check('bytes', [0, 1023, 1536, 200 * 2 ** 20, 1.5 * 2 ** 30].map(bytes).join() === '0 B,1023 B,1.5 KiB,200 MiB,1.5 GiB');
+  check('whole', [0, 12.4, 999.6, 1234567].map(whole).join() === '0,12,1\u202f000,1\u202f234\u202f567');
   const shown = (values) => {
     const decimals = new Decimals();
     return values.map((value) => decimals.text(Math.fround(value))).join(' ');
@@ -118,6 +120,30 @@ function texts({ Decimals, age, number, unitText }) {
     [900, 2000, 180_000, 7_200_000, 260_000_000].map((ms) => age(ms)).join());
   check('trimmed', number(1.5) === '1.5' && number(100) === '100' && number(-0.0001) === '0');
   check('units', unitText('Cel') === '°C' && unitText('rpm') === 'rpm');
+}
+
+/** Which node a page turns to: all that are alive before any other, each once in a round, those that a node names first. */
+function ways(nodes) {
+  const told = (node, state = 'alive') => ({ node, http: `http://${node}.example`, state });
+  nodes.begin([{ node: 'a', http: 'http://known-to-others-as-a.example' }, told('b'), told('c')]);
+  check('the page is on the node that served it', nodes.at().node === 'a' && nodes.at().base === location.origin);
+  nodes.learn('a', [told('a'), told('b'), told('c'), told('d', 'down'), told('e', 'suspect')]);
+  let moves = 0;
+  nodes.moves.addEventListener('move', () => (moves += 1));
+  const first = [nodes.leave().node, nodes.leave().node].sort();
+  check('those alive first', first.join() === 'b,c');
+  check('then the one that was left', nodes.leave().base === location.origin && nodes.at().node === 'a');
+  check('each move is told', moves === 3);
+  nodes.prefer(['ws://c.example/api/v1/live', 'ws://new.example/api/v1/live']);
+  check('where a node sends', nodes.leave().node === 'c' && nodes.url('/x') === 'http://c.example/x');
+  check('also to one that nobody named', nodes.leave().base === 'http://new.example' && nodes.at().node === '');
+  nodes.learn('n', [told('n'), told('b', 'down'), told('c')]);
+  check('a node says its name', nodes.at().node === 'n' && nodes.isNode('http://new.example'));
+  check('its view counts from then on', nodes.leave().node === 'c');
+  nodes.learn('c', [told('c')]);
+  const round = Array.from({ length: 6 }, () => nodes.leave().base);
+  check('alone it tries itself, then whoever it ever knew', round[0] === 'http://c.example' && new Set(round).size > 3);
+  check('a stranger is no node', !nodes.isNode('http://evil.example'));
 }
 
 /** What a line would cross a gap is not drawn: the pixels between two runs stay clear. */
@@ -195,6 +221,8 @@ async function hour({ Series, Strip, View }) {
   gapsAndClocks(all);
   states(all);
   texts(all);
+  // An instance of its own: the page has moved nowhere.
+  ways(await import('/assets/js/nodes.js?of-this-test'));
   await gapStaysClear(all);
   return { failures, hour: await hour(all) };
 })().then(done, (error) => done({ failures: [error.stack] }));

@@ -62,6 +62,29 @@ export function number(value, decimals) {
   return minus(decimals === undefined && text.includes('.') ? text.replace(/\.?0+$/, '') : text);
 }
 
+/**
+ * A number of bytes in a unit that leaves few digits.
+ * @param {number} count
+ */
+export function bytes(count) {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let size = count;
+  let unit = 0;
+  while (size >= 1024 && unit < units.length - 1) {
+    size /= 1024;
+    unit += 1;
+  }
+  return `${size.toFixed(unit === 0 || size >= 100 ? 0 : 1)} ${units[unit]}`;
+}
+
+/**
+ * A count or rate: whole, thousands apart.
+ * @param {number} value
+ */
+export function whole(value) {
+  return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, '\u202f');
+}
+
 /** @param {string} text a true minus sign is as wide as a digit */
 function minus(text) {
   return text.startsWith('-') ? (Number(text) === 0 ? text.slice(1) : `−${text.slice(1)}`) : text;

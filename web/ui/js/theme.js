@@ -27,8 +27,10 @@
     const button = document.querySelector('[data-role="theme"]');
     if (!(button instanceof HTMLButtonElement)) return;
     const label = () => {
-      const theme = stored();
-      button.textContent = `Theme: ${theme}`;
+      const word = document.createElement('span');
+      word.className = 'wide';
+      word.textContent = 'Theme:\u00a0';
+      button.replaceChildren(word, stored());
       button.hidden = false;
     };
     button.addEventListener('click', () => {

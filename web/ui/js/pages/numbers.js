@@ -17,8 +17,9 @@ import { WORDS, freshness, show } from '../state.js';
 const BACKFILL = 20_000;
 /** Thinned samples fetched for a window. */
 const HISTORY_POINTS = 2000;
-/** How long a view must stand before its history is fetched. */
+/** How long a view must stand before its history is fetched, and how soon it is tried again when that failed. */
 const SETTLE_MS = 250;
+const RETRY_MS = 2000;
 /** Statistics are computed this often, and texts for screen readers written this often. */
 const STATS_MS = 500;
 const WORDS_MS = 10_000;
@@ -55,6 +56,7 @@ export class NumbersCard {
   constructor(root, name, live) {
     this.root = root;
     this.name = name;
+    this.live = live;
     this.attribute = root.dataset.attribute ?? '';
     this.channels = root.dataset.channels ?? '';
     this.isEcg = root.dataset.kind === 'ecg';
@@ -211,8 +213,11 @@ export class NumbersCard {
       take(history, samples);
       this.covered = { from, to, windowMs: view.windowMs };
       this.#replaceHistory(history);
+      if (this.note.textContent?.startsWith('History:')) write(this.note, '');
     } catch (error) {
-      write(this.note, `History: ${error instanceof Error ? error.message : error}`);
+      // Between two nodes the header says what is going on.
+      if (this.live.state === 'live') write(this.note, `History: ${error instanceof Error ? error.message : error}`);
+      if (!this.end.signal.aborted) this.fetching = window.setTimeout(() => this.#fetchHistory(), RETRY_MS);
     }
   }
 
