@@ -279,7 +279,7 @@ fn status_shows_the_node_as_a_table_and_as_json() {
     assert_eq!(code, 0);
     let rows: Vec<&str> = table.lines().collect();
     assert!(rows[0].starts_with("NODE") && rows[1].starts_with(node.told("node")), "{table}");
-    assert!(rows[1].contains("alive") && rows[2].starts_with("1 node,"), "{table}");
+    assert!(rows[1].contains("alive") && rows[2].starts_with("1 node: 1 alive"), "{table}");
     let (code, json, _) = run(sensorium(&["status", "--json", "--http", &url]));
     let cluster: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &cluster["nodes"][0]["state"]), (0, &"alive".into()));
