@@ -55,20 +55,18 @@ impl Ways {
 
 /// What a device is told: this node's WebSocket first.
 pub(crate) fn all(ways: &[String]) -> Vec<String> {
-    let mut told = ways.to_vec();
-    if let Some((_, others)) = told.split_first_mut() {
-        others.shuffle(&mut rand::rng());
-    }
-    told
+    let own = ways.iter().take(1).cloned();
+    own.chain(elsewhere(ways).into_iter().filter(|way| Some(way) != ways.first())).collect()
 }
 
-/// What a device is told when this node is going away.
+/// What a device is told when this node is going away. Where all nodes stand behind one address, that is it: the next
+/// connection leads to another of them.
 pub(crate) fn elsewhere(ways: &[String]) -> Vec<String> {
-    let mut told = all(ways);
-    if !told.is_empty() {
-        told.remove(0);
-    }
-    told
+    let mut others = ways.get(1..).unwrap_or_default().to_vec();
+    others.sort_unstable();
+    others.dedup();
+    others.shuffle(&mut rand::rng());
+    others
 }
 
 /// The MQTT addresses of the others as a Server Reference has them: `host:port`, with spaces between (MQTT 5, section
@@ -79,6 +77,8 @@ pub(crate) fn server_reference(nodes: &Nodes) -> Option<String> {
         .filter_map(|node| node.mqtt)
         .filter_map(|url| Some(url.split_once("://")?.1.trim_end_matches('/').to_owned()))
         .collect();
+    places.sort_unstable();
+    places.dedup();
     places.shuffle(&mut rand::rng());
     (!places.is_empty()).then(|| places.join(" "))
 }
@@ -146,5 +146,12 @@ mod tests {
         assert!(Arc::ptr_eq(&ways.now(), &now), "not every change of the cluster is news to a device");
         nodes.update(&name("a"), |node| node.state = NodeState::Down);
         assert_eq!(*ways.now(), [expected[0], expected[2]]);
+    }
+
+    #[test]
+    fn nodes_behind_one_address_are_one_way() {
+        let ways = ["ws://lb", "ws://lb", "ws://lb"].map(str::to_owned);
+        assert_eq!((all(&ways), elsewhere(&ways)), (vec![ways[0].clone()], vec![ways[0].clone()]));
+        assert_eq!((all(&ways[..1]), elsewhere(&ways[..1])), (vec![ways[0].clone()], Vec::new()));
     }
 }

@@ -34,6 +34,9 @@ pub(crate) fn open(nodes: &Nodes) -> Vec<NodeView> {
 pub(crate) fn elsewhere(nodes: &Nodes) -> Vec<String> {
     let mut others: Vec<String> =
         open(nodes).iter().filter(|node| !node.me).map(|node| live(&node.http)).collect();
+    // They may all stand behind one address.
+    others.sort_unstable();
+    others.dedup();
     others.shuffle(&mut rand::rng());
     others
 }
