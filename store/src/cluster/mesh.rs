@@ -29,6 +29,7 @@ use crate::disk::export;
 use crate::handle::Store;
 use crate::model::ids::{NodeId, NodeName, PARTITIONS};
 use crate::post::{Outbox, WORK};
+use crate::replica::message::Message;
 use crate::replica::state::Effect;
 
 /// How long a node looks for others before it goes on alone.
@@ -77,7 +78,7 @@ pub enum StartError {
     },
     /// No certificate can be made.
     #[error("cannot make a certificate for links: {0}")]
-    Certificate(#[from] super::link::CertificateError),
+    Certificate(#[from] super::tls::CertificateError),
 }
 
 /// A node's place in its cluster. Cheap to clone.
@@ -103,6 +104,8 @@ struct Known {
     name: NodeName,
     member: Option<Member>,
     up: bool,
+    /// Its current run said goodbye.
+    left: bool,
     dialling: bool,
     link: Option<Open>,
 }
@@ -187,6 +190,9 @@ impl Cluster {
             }
         };
         let outcome = tokio::time::timeout(HAND_OVER_WITHIN, handed_over).await;
+        for node in inner.store.shared().post.linked() {
+            inner.deliver(vec![Effect::Send(node, Message::Leaving)]);
+        }
         inner.membership.leave().await;
         inner.stop.cancel();
         outcome.map_err(|_| {
@@ -251,7 +257,8 @@ impl Inner {
         });
         match holder {
             Some((node, known)) => {
-                let address = known.member.as_ref().map_or_else(String::new, |member| member.address.to_string());
+                let address =
+                    known.member.as_ref().map_or_else(String::new, |member| member.address.to_string());
                 Err(Refusal::name_taken(theirs, *node, &address))
             }
             None => Ok(()),
@@ -303,7 +310,11 @@ impl Inner {
                 let misfit = error.refusal().filter(|refusal| {
                     matches!(
                         refusal.cause,
-                        Cause::Secret | Cause::Partitions | Cause::Replicas | Cause::NameTaken | Cause::Version
+                        Cause::Secret
+                            | Cause::Partitions
+                            | Cause::Replicas
+                            | Cause::NameTaken
+                            | Cause::Version
                     )
                 });
                 if misfit.is_some() && !self.met.load(Relaxed) {
@@ -344,8 +355,12 @@ impl Inner {
         if let Some(link) = replaced {
             link.stop.cancel();
         }
+        known.left &= known.member.as_ref().is_some_and(|held| held.start == member.start);
         known.member = Some(member.clone());
         known.name = member.name.clone();
+        if known.left {
+            return;
+        }
         let came = !std::mem::replace(&mut known.up, true);
         drop(peers);
         self.seen(member.node, &member.name);
@@ -393,13 +408,16 @@ impl Inner {
             return;
         }
         known.up = false;
+        let (state, happening) =
+            if known.left { (NodeState::Left, Happening::Left) } else { (state, happening) };
         if let Some(link) = &known.link {
             link.stop.cancel();
         }
         drop(peers);
         let effects = self.store.shared().replica.lock().member(member.node, false);
         self.deliver(effects);
-        if self.nodes.get(&member.name).is_some_and(|view| view.id == member.node) {
+        let news = |view: NodeView| view.id == member.node && view.state != state;
+        if self.nodes.get(&member.name).is_some_and(news) {
             self.nodes.update(&member.name, |view| (view.state, view.lag) = (state, None));
             tracing::warn!("node {} {happening}", member.name);
             self.nodes.event(member.name.as_str(), happening);
@@ -466,11 +484,14 @@ impl Inner {
             let mut peers = self.peers.lock();
             let known = peers.entry(hello.node).or_insert_with(|| Known::new(&hello.name));
             if let Some(held) = &known.link {
-                if held.start == hello.start && keep(self.me(), hello.node, held.dialled, dialled) == Keep::Held {
+                if held.start == hello.start
+                    && keep(self.me(), hello.node, held.dialled, dialled) == Keep::Held
+                {
                     return;
                 }
                 held.stop.cancel();
             }
+            known.left = false;
             let open = Open { start: hello.start, dialled, outbox: outbox.clone(), stop: stop.clone() };
             known.link = Some(open);
             known.name = hello.name.clone();
@@ -479,7 +500,8 @@ impl Inner {
         let shared = self.store.shared();
         shared.post.open(hello.node, outbox.clone());
         self.seen(hello.node, &hello.name);
-        self.nodes.update(&hello.name, |view| (view.http, view.mqtt) = (hello.http.clone(), hello.mqtt.clone()));
+        self.nodes
+            .update(&hello.name, |view| (view.http, view.mqtt) = (hello.http.clone(), hello.mqtt.clone()));
         let effects = shared.replica.lock().linked(hello.node, hello.start);
         self.deliver(effects);
         tracing::info!("linked with node {} at {} (protocol {version})", hello.name, hello.peer);
@@ -508,11 +530,14 @@ impl Inner {
     }
 
     fn ended(self: &Arc<Self>, hello: &Hello, outbox: &Arc<Outbox>, end: &End) {
+        let mut gone = None;
         let mut peers = self.peers.lock();
         if let Some(known) = peers.get_mut(&hello.node)
             && known.link.as_ref().is_some_and(|link| Arc::ptr_eq(&link.outbox, outbox))
         {
             known.link = None;
+            known.left |= matches!(end, End::Left);
+            gone = known.member.clone().filter(|_| known.left);
         }
         drop(peers);
         if self.store.shared().post.close(hello.node, outbox) {
@@ -520,7 +545,10 @@ impl Inner {
             self.deliver(effects);
             self.nodes.update(&hello.name, |view| view.lag = None);
         }
-        if !self.stop.is_cancelled() {
+        if let Some(member) = gone {
+            self.gone(&member, NodeState::Left, Happening::Left);
+            self.membership.is_down(&member);
+        } else if !self.stop.is_cancelled() {
             tracing::info!("the link with node {} is over: {end}", hello.name);
             self.dial(hello.node);
         }
@@ -550,8 +578,9 @@ impl Inner {
         let outcome = match effect {
             Effect::Serve { to, origin, blocks } => {
                 let Some(outbox) = post.outbox(to) else { return };
-                let relayed =
-                    export::serve(database, origin, &blocks, |message| outbox.bulk.blocking_send(message).is_ok());
+                let relayed = export::serve(database, origin, &blocks, |message| {
+                    outbox.bulk.blocking_send(message).is_ok()
+                });
                 relayed.map(|relayed| self.nodes.count(|figures| figures.relayed += relayed))
             }
             Effect::Snapshot { to, partitions, read } => {
@@ -647,7 +676,8 @@ impl Inner {
         let shared = self.store.shared();
         for node in shared.post.linked() {
             let Some((acked, sealed)) = shared.replica.lock().behind(node) else { continue };
-            let lag = if acked >= sealed { Duration::ZERO } else { shared.tail.age(acked).unwrap_or_default() };
+            let lag =
+                if acked >= sealed { Duration::ZERO } else { shared.tail.age(acked).unwrap_or_default() };
             let name = self.peers.lock().get(&node).map(|known| known.name.clone());
             if let Some(name) = name {
                 self.nodes.update(&name, |view| view.lag = Some(lag));
@@ -658,7 +688,7 @@ impl Inner {
 
 impl Known {
     fn new(name: &NodeName) -> Self {
-        Self { name: name.clone(), member: None, up: false, dialling: false, link: None }
+        Self { name: name.clone(), member: None, up: false, left: false, dialling: false, link: None }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `secret` turns the cluster secret into keys, `datagram` seals with one of them. `link` opens connections (`hello`:
 //! who may; `tls`: how). `member` says who lives (`identity`: who a member is to foca; `changes`: what is told).
-//! `placement` says which nodes keep a partition. `view` is what people see of it all.
+//! `placement` says which nodes keep a partition. `mesh` holds it together: it links all members, and `peer` drives
+//! each link; `scrub` compares rings. `view` is what people see of it all.
 
 mod changes;
 pub mod datagram;
@@ -10,6 +11,7 @@ pub mod hello;
 mod identity;
 pub mod link;
 pub mod member;
+pub mod mesh;
 mod peer;
 pub mod placement;
 mod scrub;

@@ -42,6 +42,9 @@ const LARGE_BYTES: usize = 32 << 10;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
     /// It said goodbye.
+    #[error("it leaves")]
+    Left,
+    /// It closed the connection.
     #[error("it closed the link")]
     Closed,
     /// The connection broke.
@@ -147,6 +150,7 @@ impl Peer {
                 scrub::rings(&self.store, &series, false).into_iter().for_each(|piece| self.say(piece));
                 Ok(())
             }
+            Message::Leaving => Err(End::Left),
             Message::Load(load) => {
                 self.nodes.update(&self.name, |view| view.load = load);
                 Ok(())

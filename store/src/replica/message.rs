@@ -104,6 +104,8 @@ pub enum Message {
     WantRings(Vec<u128>),
     /// What the sender says of itself.
     Load(Load),
+    /// The sender says goodbye.
+    Leaving,
 }
 
 /// A piece of a snapshot: records as they stand in the tables of the sender.

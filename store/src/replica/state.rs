@@ -632,7 +632,8 @@ impl Replica {
             | Message::Piece(_)
             | Message::Scrub { .. }
             | Message::WantRings(_)
-            | Message::Load(_) => {}
+            | Message::Load(_)
+            | Message::Leaving => {}
         }
         effects
     }

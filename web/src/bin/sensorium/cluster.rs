@@ -77,6 +77,11 @@ impl ClusterSettings {
         settings
     }
 
+    /// Whether the node was told where others may be.
+    pub(crate) fn expects_peers(&self) -> bool {
+        !self.join.is_empty() || self.discover != Discover::None
+    }
+
     /// The options that let this node speak with nodes of other machines.
     fn beyond_loopback(
         &self,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use store::NodeName;
+use store::cluster::mesh;
 use web::Addresses;
 
 use crate::cluster::{ClusterSettings, Surroundings};
@@ -131,7 +132,25 @@ impl Settings {
         config.keep = self.keep;
         config.memory_limit = self.memory_limit.unwrap_or(config.memory_limit);
         config.commit_window = self.commit_window;
+        let copies = |copies: u16| u8::try_from(copies).unwrap_or(u8::MAX);
+        config.copies = store::Policy {
+            ack_copies: copies(self.cluster.ack_copies),
+            min_copies: copies(self.cluster.min_copies),
+        };
+        config.expects_peers = self.cluster.expects_peers();
         config
+    }
+
+    /// What the cluster is started with; `peer` is what peers are told.
+    pub(crate) fn mesh(&self, peer: &str) -> mesh::Setup {
+        mesh::Setup {
+            peer: peer.to_owned(),
+            versions: mesh::PROTOCOL,
+            secret: self.cluster.secret.as_ref().map(|secret| secret.expose().to_owned()),
+            replicas: self.cluster.replicas,
+            zone: self.cluster.zone.clone(),
+            expects_peers: self.cluster.expects_peers(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod devices;
 mod options;
+mod seeds;
 mod shutdown;
 mod status;
 mod units;

@@ -3,15 +3,17 @@
 use std::io;
 use std::time::Duration;
 
+use store::cluster::mesh::Cluster;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use web::State;
 
 /// How long clients have to finish and leave. Beyond it they are cut off: what was not acknowledged they send again.
-const LEAVE_WITHIN: Duration = Duration::from_secs(4);
-/// How long the store has to flush. With [`LEAVE_WITHIN`] it is less than the ten seconds of the contract.
-pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+/// How long the store has to flush. With [`LEAVE_WITHIN`] and the cluster's hand-over it is less than the ten seconds of
+/// the contract.
+pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 
 /// `SIGTERM` and Ctrl-C.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl Signals {
 /// Stops a node. The error names what remains undone; a second signal ends the wait at once.
 pub(crate) async fn stop(
     state: &State,
+    cluster: &Cluster,
     draining: &[TaskTracker],
     signals: &mut Signals,
 ) -> Result<(), String> {
@@ -53,13 +56,14 @@ pub(crate) async fn stop(
             let left: usize = draining.iter().map(TaskTracker::len).sum();
             tracing::warn!("{left} connections did not end in {} s and are cut off", LEAVE_WITHIN.as_secs());
         }
+        let handed_over = cluster.leave().await;
         if timeout(FLUSH_WITHIN, state.store().close()).await.is_err() {
             return Err(format!(
                 "samples were not flushed within {} s: what was not acknowledged may be lost",
                 FLUSH_WITHIN.as_secs()
             ));
         }
-        state.store().failed().map_or(Ok(()), |failed| Err(failed.to_string()))
+        state.store().failed().map_or(handed_over, |failed| Err(failed.to_string()))
     };
     tokio::select! {
         outcome = orderly => {

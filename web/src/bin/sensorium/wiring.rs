@@ -4,17 +4,21 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use store::cluster::view::{Nodes, Readiness};
+use store::cluster::mesh::Cluster;
+use store::cluster::view::Nodes;
 use store::{OpenError, Store};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use web::server::{Limits, Server};
 use web::{Setup, State};
 
 use crate::config::Settings;
 use crate::devices::Devices;
+use crate::seeds;
 use crate::shutdown::{self, Signals};
 
+/// Free ports that are tried until one is free for both TCP and UDP.
+const PEER_PORTS: usize = 16;
 /// How often the store is asked whether it has failed.
 const WATCH_STORE_EVERY: Duration = Duration::from_millis(250);
 
@@ -41,7 +45,7 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
         Some(address) => Some(bind("--mqtt", address).await?),
         None => None,
     };
-    let peer = bind("--peer", settings.peer).await?;
+    let (peer, datagrams) = bind_peer(settings.peer).await?;
     let bound =
         Bound { http: local(&http)?, mqtt: mqtt.as_ref().map(local).transpose()?, peer: local(&peer)? };
 
@@ -49,7 +53,10 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
     let stop = CancellationToken::new();
     let node = store.node();
     let nodes = Nodes::new(node.name.clone(), node.id, addresses.http.clone(), addresses.mqtt.clone());
-    nodes.set_readiness(Readiness::default());
+    let setup = settings.mesh(&addresses.peer);
+    let found = seeds::find(&settings.cluster, &stop);
+    let cluster = Cluster::start(store.clone(), nodes.clone(), setup, peer, datagrams, found);
+    let cluster = cluster.await.map_err(|error| error.to_string())?;
     let devices = Devices::new(&store, &nodes, &stop);
     let state = State::new(Setup {
         store: store.clone(),
@@ -68,14 +75,17 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
     if let Some(mqtt) = mqtt {
         draining.push(devices.serve_mqtt(mqtt));
     }
-    tokio::spawn(refuse_peers(peer, stop.clone()));
     tokio::spawn(web::rate::measure(state.clone()));
 
     announce(settings, &state, &bound);
     tokio::select! {
         () = signals.next() => {
             tracing::info!("stopping; a second signal exits at once");
-            shutdown::stop(&state, &draining, signals).await
+            shutdown::stop(&state, &cluster, &draining, signals).await
+        }
+        reason = cluster.refused() => {
+            stop.cancel();
+            Err(reason)
         }
         reason = store_fails(&store) => {
             stop.cancel();
@@ -134,21 +144,20 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| format!("a listener without an address: {error}"))
 }
 
-/// Holds the address for other nodes. This version has nothing to say to them, and does not let them wait for it.
-async fn refuse_peers(listener: TcpListener, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((_, from)) => tracing::info!(%from, "a peer's connection was closed: this version runs alone"),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept peers");
-                tokio::time::sleep(WATCH_STORE_EVERY).await;
-            }
+/// Both sockets that peers use, on one port.
+async fn bind_peer(address: SocketAddr) -> Result<(TcpListener, UdpSocket), String> {
+    let mut refused = String::new();
+    for _ in 0..PEER_PORTS {
+        let tcp = bind("--peer", address).await?;
+        match UdpSocket::bind(local(&tcp)?).await {
+            Ok(udp) => return Ok((tcp, udp)),
+            Err(error) => refused = format!("--peer {address}: cannot listen for datagrams: {error}"),
+        }
+        if address.port() != 0 {
+            break;
         }
     }
+    Err(refused)
 }
 
 /// Ends when the store has stopped by itself: a commit failed, and nothing after it can be kept.

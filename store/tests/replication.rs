@@ -1,0 +1,185 @@
+//! Three stores in one process, linked over loopback: what one takes, all have.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use store::cluster::mesh::{Cluster, PROTOCOL, Setup};
+use store::cluster::view::{NodeState, Nodes};
+use store::{
+    Attribute, AttributeDescription, Batch, Config, Copies, Description, NodeName, Query, SampleTime,
+    SensorId, Series, Shape, Store, Times, Values,
+};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A guard, not an expectation.
+const WITHIN: Duration = Duration::from_secs(20);
+
+struct Node {
+    store: Store,
+    nodes: Nodes,
+    cluster: Cluster,
+    address: SocketAddr,
+    data: tempfile::TempDir,
+}
+
+fn logs() {
+    let _ = tracing_subscriber::fmt().with_env_filter("store=debug").with_test_writer().try_init();
+}
+
+async fn start_in(name: &str, seed: Option<SocketAddr>, data: tempfile::TempDir, log_budget: u64) -> Node {
+    logs();
+    let mut config = Config::new(data.path(), NodeName::new(name).unwrap());
+    config.expects_peers = seed.is_some();
+    config.log_budget = log_budget;
+    let store = Store::open(config).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let udp = UdpSocket::bind(address).await.unwrap();
+    let id = store.node().id;
+    let nodes = Nodes::new(NodeName::new(name).unwrap(), id, format!("http://{name}"), None);
+    let setup = Setup {
+        peer: address.to_string(),
+        versions: PROTOCOL,
+        secret: Some("secret".into()),
+        replicas: 3,
+        zone: None,
+        expects_peers: seed.is_some(),
+    };
+    let (found_in, found) = mpsc::channel(4);
+    if let Some(seed) = seed {
+        found_in.send(seed).await.unwrap();
+    }
+    let cluster = Cluster::start(store.clone(), nodes.clone(), setup, tcp, udp, found).await.unwrap();
+    // Discovery goes on; here it has nothing more to say.
+    std::mem::forget(found_in);
+    Node { store, nodes, cluster, address, data }
+}
+
+async fn start(name: &str, seed: Option<SocketAddr>) -> Node {
+    start_in(name, seed, tempfile::tempdir().unwrap(), 64 << 20).await
+}
+
+/// Waits for what no event tells.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < WITHIN, "waited in vain: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Node {
+    async fn ready(&self) {
+        until("ready", || self.nodes.readiness().reasons.is_empty()).await;
+    }
+
+    fn series(&self, sensor: &str) -> Series {
+        let (sensor, attribute) = (SensorId::new(sensor).unwrap(), Attribute::new("value").unwrap());
+        self.store.series(&sensor, &attribute, Shape::Numbers(1)).unwrap()
+    }
+
+    async fn append(&self, sensor: &str, times: std::ops::Range<i64>) -> Copies {
+        let flat = times.clone().map(|time| time as f64).collect();
+        let batch = Batch {
+            series: self.series(sensor),
+            times: Times::At(times.map(SampleTime).collect()),
+            values: Values::Numbers { channels: 1, flat },
+        };
+        let appended = self.store.append(vec![batch]).await.unwrap();
+        timeout(WITHIN, appended.ticket.kept()).await.expect("acknowledged").unwrap()
+    }
+
+    fn times(&self, sensor: &str) -> Vec<i64> {
+        let found = self.store.find(sensor, "value");
+        found.map_or(Vec::new(), |series| {
+            series.read(&Query::newest(100_000)).times.iter().map(|time| time.0).collect()
+        })
+    }
+
+    fn knows(&self, name: &str, state: NodeState) -> bool {
+        self.nodes.get(&NodeName::new(name).unwrap()).is_some_and(|view| view.state == state)
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
+        self.cluster.leave().await.unwrap();
+        self.store.close().await;
+        self.data
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_hold_what_one_takes_and_an_empty_one_catches_up() {
+    let a = start("a", None).await;
+    let (b, c) = (start("b", Some(a.address)).await, start("c", Some(a.address)).await);
+    for node in [&a, &b, &c] {
+        node.ready().await;
+    }
+    until("all know all", || {
+        [(&a, ["b", "c"]), (&b, ["a", "c"]), (&c, ["a", "b"])]
+            .iter()
+            .all(|(node, others)| others.iter().all(|other| node.knows(other, NodeState::Alive)))
+    })
+    .await;
+    until("two copies", || a.nodes.all().iter().all(|view| view.me || view.lag.is_some())).await;
+    let copies = a.append("s", 0..500).await;
+    assert!(copies >= Copies(2), "{copies:?}");
+    b.append("s", 500..900).await;
+    c.append("t", 0..10).await;
+    for node in [&a, &b, &c] {
+        until("all answer alike", || node.times("s").len() == 900 && node.times("t").len() == 10).await;
+    }
+    // Descriptions travel the same way.
+    let keep = AttributeDescription { keep: Some(5000), unit: Some("Cel".into()), ..Default::default() };
+    let description =
+        Description { name: Some("Oven".into()), attributes: vec![(Attribute::new("value").unwrap(), keep)] };
+    a.store.describe(&SensorId::new("s").unwrap(), &description).unwrap();
+    for node in [&b, &c] {
+        until("described", || {
+            node.store.sensor("s").is_some_and(|view| view.name.as_deref() == Some("Oven"))
+        })
+        .await;
+        assert_eq!(node.series("s").view().keep, 5000);
+    }
+    // One leaves in order; the others go on at once, and it is told so.
+    c.stop().await;
+    until("c has left", || a.knows("c", NodeState::Left) && b.knows("c", NodeState::Left)).await;
+    assert_eq!(a.append("s", 900..1000).await, Copies(2));
+    // A new disk under the old name gets everything, that of the node that is gone too.
+    let c = start("c", Some(b.address)).await;
+    c.ready().await;
+    until("c has it all", || c.times("s").len() == 1000 && c.times("t").len() == 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_log_no_longer_has_comes_as_a_snapshot_and_survives_a_restart() {
+    const LOG: u64 = 16 << 10;
+    let a = start_in("a", None, tempfile::tempdir().unwrap(), LOG).await;
+    a.ready().await;
+    for batch in 0..40 {
+        a.append(&format!("s{}", batch % 4), batch * 250..(batch + 1) * 250).await;
+    }
+    until("the log was trimmed", || a.store.stats().log_bytes < 3 * LOG).await;
+    let held: Vec<_> = (0..4).map(|s| a.times(&format!("s{s}"))).collect();
+    // In a new run none of it is in memory as frames.
+    let a = start_in("a", None, a.stop().await, LOG).await;
+    a.ready().await;
+    let b = start_in("b", Some(a.address), tempfile::tempdir().unwrap(), LOG).await;
+    b.ready().await;
+    for (s, held) in held.iter().enumerate() {
+        assert_eq!(b.times(&format!("s{s}")), *held);
+    }
+    assert!(a.nodes.figures().snapshots_served > 0, "{:?}", a.nodes.figures());
+    let copies = a.append("s0", 20_000..20_100).await;
+    assert_eq!(copies, Copies(2));
+    let after = a.times("s0");
+    let data = b.stop().await;
+    assert!(Path::new(data.path()).join("sensorium.redb").exists());
+    let b = start_in("b", Some(a.address), data, LOG).await;
+    assert_eq!(b.times("s0"), after, "it was durable before it was acknowledged");
+    b.ready().await;
+    assert_eq!(b.append("s1", 30_000..30_001).await, Copies(2));
+    until("a has it", || a.times("s1").last() == Some(&30_000)).await;
+}
