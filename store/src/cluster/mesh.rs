@@ -94,6 +94,8 @@ struct Inner {
     readers: Arc<Semaphore>,
     /// Another node answered.
     met: AtomicBool,
+    /// This node says goodbye.
+    leaving: AtomicBool,
     /// Why the node must not go on.
     fatal: watch::Sender<Option<String>>,
     stop: CancellationToken,
@@ -104,8 +106,8 @@ struct Known {
     name: NodeName,
     member: Option<Member>,
     up: bool,
-    /// Its current run said goodbye.
-    left: bool,
+    /// The run of it that said goodbye.
+    left: Option<u64>,
     dialling: bool,
     link: Option<Open>,
 }
@@ -157,6 +159,7 @@ impl Cluster {
             peers: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             met: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
             stop: CancellationToken::new(),
         });
@@ -190,6 +193,7 @@ impl Cluster {
             }
         };
         let outcome = tokio::time::timeout(HAND_OVER_WITHIN, handed_over).await;
+        inner.leaving.store(true, Relaxed);
         for node in inner.store.shared().post.linked() {
             inner.deliver(vec![Effect::Send(node, Message::Leaving)]);
         }
@@ -355,10 +359,9 @@ impl Inner {
         if let Some(link) = replaced {
             link.stop.cancel();
         }
-        known.left &= known.member.as_ref().is_some_and(|held| held.start == member.start);
         known.member = Some(member.clone());
         known.name = member.name.clone();
-        if known.left {
+        if known.left == Some(member.start) {
             return;
         }
         let came = !std::mem::replace(&mut known.up, true);
@@ -408,8 +411,11 @@ impl Inner {
             return;
         }
         known.up = false;
-        let (state, happening) =
-            if known.left { (NodeState::Left, Happening::Left) } else { (state, happening) };
+        let (state, happening) = if known.left == Some(member.start) {
+            (NodeState::Left, Happening::Left)
+        } else {
+            (state, happening)
+        };
         if let Some(link) = &known.link {
             link.stop.cancel();
         }
@@ -442,7 +448,7 @@ impl Inner {
             let member = {
                 let mut peers = self.peers.lock();
                 let Some(known) = peers.get_mut(&node) else { return };
-                let wanted = known.up && known.link.is_none() && !self.stop.is_cancelled();
+                let wanted = known.up && known.link.is_none() && !self.leaving.load(Relaxed);
                 match known.member.clone().filter(|_| wanted) {
                     Some(member) => member,
                     None => {
@@ -483,6 +489,9 @@ impl Inner {
         {
             let mut peers = self.peers.lock();
             let known = peers.entry(hello.node).or_insert_with(|| Known::new(&hello.name));
+            if known.left == Some(hello.start) || self.leaving.load(Relaxed) {
+                return;
+            }
             if let Some(held) = &known.link {
                 if held.start == hello.start
                     && keep(self.me(), hello.node, held.dialled, dialled) == Keep::Held
@@ -491,7 +500,6 @@ impl Inner {
                 }
                 held.stop.cancel();
             }
-            known.left = false;
             let open = Open { start: hello.start, dialled, outbox: outbox.clone(), stop: stop.clone() };
             known.link = Some(open);
             known.name = hello.name.clone();
@@ -536,8 +544,10 @@ impl Inner {
             && known.link.as_ref().is_some_and(|link| Arc::ptr_eq(&link.outbox, outbox))
         {
             known.link = None;
-            known.left |= matches!(end, End::Left);
-            gone = known.member.clone().filter(|_| known.left);
+            if matches!(end, End::Left) {
+                known.left = Some(hello.start);
+                gone = known.member.clone();
+            }
         }
         drop(peers);
         if self.store.shared().post.close(hello.node, outbox) {
@@ -688,7 +698,7 @@ impl Inner {
 
 impl Known {
     fn new(name: &NodeName) -> Self {
-        Self { name: name.clone(), member: None, up: false, left: false, dialling: false, link: None }
+        Self { name: name.clone(), member: None, up: false, left: None, dialling: false, link: None }
     }
 }
 
