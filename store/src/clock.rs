@@ -29,6 +29,11 @@ pub fn author(origin: Origin) -> u32 {
     origin.start as u32
 }
 
+/// The time of this machine's clock, as stamps have it.
+pub fn machine_time() -> u64 {
+    uhlc::system_time_clock().as_u64()
+}
+
 /// The clock of one origin.
 pub struct Clock {
     hlc: HLC,
@@ -56,11 +61,6 @@ impl Clock {
         let before =
             self.highest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or_else(|same| same);
         Stamp { time: now.max(before + 1), author: self.author }
-    }
-
-    /// The time of this machine's clock, as stamps have it.
-    pub fn now(&self) -> u64 {
-        uhlc::system_time_clock().as_u64()
     }
 
     /// Makes every later stamp greater than `time`.

@@ -364,7 +364,7 @@ impl Pace {
             self.filled = Instant::now();
         }
         self.tokens = self.tokens.saturating_sub(1);
-        let more = (PACE_FULL - PACE).mul_f64((bytes as f64 / PACE_FULL_BYTES).min(1.0));
+        let more = PACE_FULL.saturating_sub(PACE).mul_f64((bytes as f64 / PACE_FULL_BYTES).min(1.0));
         self.interval = PACE + more;
     }
 }

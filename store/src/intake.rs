@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, machine_time};
 use crate::codec::Malformed;
 use crate::config::Config;
 use crate::conflict::{conform, reconcile};
@@ -69,7 +69,7 @@ impl Intake<'_> {
     }
 
     /// Joins records of a peer's tables.
-    pub(crate) fn piece(&self, piece: Piece) -> Result<(), Malformed> {
+    pub(crate) fn piece(&self, piece: &Piece) -> Result<(), Malformed> {
         for record in &piece.series {
             let (sensor, attribute, kind) = series_names(record)?;
             let shape = if kind.is_text() { Shape::Text } else { Shape::Numbers(1) };
@@ -122,7 +122,7 @@ impl Intake<'_> {
     }
 
     fn follow(&self, newest: u64) -> Option<Duration> {
-        let ahead = (newest as f64 - self.clock.now() as f64) / SECOND;
+        let ahead = (newest as f64 - machine_time() as f64) / SECOND;
         if ahead <= FOLLOWED.as_secs_f64() {
             self.clock.raise(newest);
             return None;

@@ -144,8 +144,7 @@ impl Shared {
                     }
                 }
                 work @ (Effect::Serve { .. } | Effect::Snapshot { .. }) => {
-                    let sent = self.post.work.get().map(|worker| worker.try_send(work));
-                    if !matches!(sent, Some(Ok(()))) {
+                    if self.post.work.get().is_none_or(|worker| worker.try_send(work).is_err()) {
                         tracing::debug!("a request of a peer found no room; it asks again");
                     }
                 }

@@ -17,7 +17,7 @@ pub(crate) struct Tail(Mutex<Frames>);
 
 #[derive(Debug, Default)]
 struct Frames {
-    frames: VecDeque<(u64, Bytes, Instant)>,
+    newest: VecDeque<(u64, Bytes, Instant)>,
     bytes: usize,
     /// The last frame that went.
     gone: u64,
@@ -38,10 +38,10 @@ impl Tail {
     pub(crate) fn push(&self, number: u64, frame: Bytes) {
         let mut tail = self.0.lock();
         tail.bytes += frame.len();
-        tail.frames.push_back((number, frame, Instant::now()));
+        tail.newest.push_back((number, frame, Instant::now()));
         while tail.bytes > TAIL_BYTES
-            && tail.frames.len() > 1
-            && let Some((number, frame, _)) = tail.frames.pop_front()
+            && tail.newest.len() > 1
+            && let Some((number, frame, _)) = tail.newest.pop_front()
         {
             tail.bytes -= frame.len();
             tail.gone = number;
@@ -54,8 +54,8 @@ impl Tail {
         if previous < tail.gone {
             return Next::Older;
         }
-        let at = tail.frames.partition_point(|frame| frame.0 <= previous);
-        match tail.frames.get(at) {
+        let at = tail.newest.partition_point(|frame| frame.0 <= previous);
+        match tail.newest.get(at) {
             Some((number, frame, _)) => Next::Frame(*number, frame.clone()),
             None => Next::Nothing,
         }
@@ -64,8 +64,8 @@ impl Tail {
     /// Age of the first frame behind `previous`; that of the oldest in memory when it is older.
     pub(crate) fn age(&self, previous: u64) -> Option<Duration> {
         let tail = self.0.lock();
-        let at = tail.frames.partition_point(|frame| frame.0 <= previous);
-        tail.frames.get(at).map(|frame| frame.2.elapsed())
+        let at = tail.newest.partition_point(|frame| frame.0 <= previous);
+        tail.newest.get(at).map(|frame| frame.2.elapsed())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `data/format-1.redb` was written by version 0.1.0 with 16 KiB of log: two runs, each of 3000 samples of `ecg` at
 //! 250 Hz (5000 kept, chunks and log) and one press of a button.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::Path;
 

@@ -546,7 +546,7 @@ impl Inner {
             known.link = None;
             if matches!(end, End::Left) {
                 known.left = Some(hello.start);
-                gone = known.member.clone();
+                gone.clone_from(&known.member);
             }
         }
         drop(peers);

@@ -121,14 +121,14 @@ impl Peer {
                 if !self.shared().replica.lock().expects_parts(self.node) {
                     return Ok(());
                 }
-                self.join(piece)?;
+                self.join(&piece)?;
                 let effects = self.shared().replica.lock().part(self.node, read, place);
                 self.shared().deliver(effects);
                 Ok(())
             }
             Message::Piece(piece) => {
                 let answer = piece.answer.then(|| scrub::series_of(&piece));
-                self.join(piece)?;
+                self.join(&piece)?;
                 if let Some(series) = answer {
                     scrub::rings(&self.store, &series, false).into_iter().for_each(|piece| self.say(piece));
                 }
@@ -163,7 +163,7 @@ impl Peer {
         }
     }
 
-    fn join(&self, piece: Piece) -> Result<(), End> {
+    fn join(&self, piece: &Piece) -> Result<(), End> {
         let joined = tokio::task::block_in_place(|| self.store.intake().piece(piece));
         joined.map_err(|error| End::Malformed(error.to_string()))
     }

@@ -133,7 +133,7 @@ pub(crate) fn snapshot(
 ) -> Result<(), ExportError> {
     let transaction = database.begin_read()?;
     let asked: HashSet<_> = partitions.iter().copied().filter(|partition| partition.0 < BLOCKS).collect();
-    let mut out = Parts { read, parts: 0, piece: Piece::default(), bytes: 0, send };
+    let mut out = Parts { read, sent: 0, piece: Piece::default(), bytes: 0, send };
     if let Some(series) = table(&transaction, SERIES)? {
         for entry in series.iter()? {
             let (_, record) = entry?;
@@ -198,7 +198,7 @@ pub(crate) fn snapshot(
     }
     out.flush()?;
     let coverage = Replica::coverage(&versions, partitions);
-    if (out.send)(Message::SnapshotEnd { read, parts: out.parts, coverage }) {
+    if (out.send)(Message::SnapshotEnd { read, parts: out.sent, coverage }) {
         Ok(())
     } else {
         Err(ExportError::LinkGone)
@@ -208,8 +208,8 @@ pub(crate) fn snapshot(
 /// Gathers records into parts.
 struct Parts<S> {
     read: u64,
-    /// Sent so far.
-    parts: u64,
+    /// Parts sent so far.
+    sent: u64,
     piece: Piece,
     bytes: usize,
     send: S,
@@ -237,8 +237,8 @@ impl<S: FnMut(Message) -> bool> Parts<S> {
         if piece == Piece::default() {
             return Ok(());
         }
-        let place = self.parts;
-        self.parts += 1;
+        let place = self.sent;
+        self.sent += 1;
         if (self.send)(Message::Part { read: self.read, place, piece }) {
             Ok(())
         } else {

@@ -243,8 +243,11 @@ pub fn reduce(record: &[u8], kept: impl Fn(Partition, u64) -> bool) -> Option<Ve
     (writer.count > 0).then(|| writer.finish())
 }
 
-/// Author and number of a frame, and the places of its blocks, without their content.
-pub fn outline(record: &[u8]) -> Result<(Origin, u64, Vec<(Partition, u64)>), Malformed> {
+/// Author and number of a frame, and the partition and number of each of its blocks.
+pub type Outline = (Origin, u64, Vec<(Partition, u64)>);
+
+/// What a frame holds, without the content of its blocks.
+pub fn outline(record: &[u8]) -> Result<Outline, Malformed> {
     let mut reader = Reader(unseal(record)?);
     let (origin, number) = frame_head(&mut reader)?;
     let count = reader.count(3, "a block count")?;

@@ -89,10 +89,8 @@ impl VersionVector {
 
     /// The entries of one partition.
     pub fn entries(&self, partition: Partition) -> Entries {
-        let held = move |(origin, column): (&Origin, &Box<[u64]>)| {
-            column.get(usize::from(partition.0)).filter(|last| **last > 0).map(|last| (*origin, *last))
-        };
-        self.columns.iter().filter_map(held).collect()
+        let lasts = self.columns.keys().map(|origin| (*origin, self.last(partition, *origin)));
+        lasts.filter(|(_, last)| *last > 0).collect()
     }
 
     /// A hash of one partition's entries: equal for equal ones.
