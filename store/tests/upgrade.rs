@@ -27,7 +27,7 @@ async fn a_file_of_format_1_opens_and_goes_on() {
         let ecg = store.find("strap-7", "ecg").unwrap();
         let held = ecg.read(&Query::newest(100_000));
         assert_eq!(held.times.len(), 5000);
-        let expected = (1000..6000).map(|index| index as f64 / 8.0).collect();
+        let expected = (1000..6000).map(|index| f64::from(index) / 8.0).collect();
         assert_eq!(held.values, Values::Numbers { channels: 1, flat: expected });
         let at = |index: i64| SampleTime(1_763_661_600_000_000 + index * 4000);
         assert_eq!((held.times[0], held.times[4999]), (at(1000), at(5999)));
