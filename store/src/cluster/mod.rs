@@ -1,12 +1,13 @@
 //! The cluster: who is in it, the links between its nodes, and what is told about it.
 //!
 //! `secret` turns the cluster secret into keys, `datagram` seals with one of them. `link` opens connections (`hello`:
-//! who may; `tls`: how). `member` says who lives (`identity`: who a member is to foca; `changes`: what is told).
-//! `placement` says which nodes keep a partition. `mesh` holds it together: it links all members, and `peer` drives
+//! who may; `tls`: how). `discover` yields addresses to try; `member` says who lives there (`identity`: who a member is
+//! to foca; `changes`: what is told). `placement` says which nodes keep a partition. `mesh` holds it together: it links all members, and `peer` drives
 //! each link; `scrub` compares rings. `view` is what people see of it all.
 
 mod changes;
 pub mod datagram;
+pub mod discover;
 pub mod hello;
 mod identity;
 pub mod link;
