@@ -216,6 +216,7 @@ fn check_says_what_it_found_and_makes_nothing() {
     };
     let (code, out, _) = check(&data);
     assert!(code == 0 && out.contains("will be made") && out.contains("would start"), "{out}");
+    assert!(out.contains("cluster secret: none; needed as soon as --peer"), "{out}");
     assert!(!data.exists());
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -238,6 +239,7 @@ fn check_tells_what_peers_it_would_try_and_no_secret() {
         let (code, out, err) = run(command);
         assert_eq!(code, 0, "peers that are away do not keep a node from starting: {err}");
         assert!(!out.contains("very secret") && !err.contains("very secret"), "{out}{err}");
+        assert!(out.contains("ok    cluster secret: set"), "{out}");
         out
     };
     let out = check(&["--join", &here.to_string(), "--join", &there.to_string()]);

@@ -38,6 +38,7 @@ pub(crate) fn run(options: Options, verbose: bool) -> Result<(), Vec<String>> {
     let mut lines = Vec::new();
     if verbose {
         lines.extend(describe(&settings));
+        lines.push(secret(&settings.cluster));
         // Only told: whom nobody answers for may start later, and a node starts without them.
         lines.extend(peers(&settings.cluster));
     }
@@ -160,6 +161,15 @@ fn listen(option: &str, address: SocketAddr) -> Finding {
         Ok(_) => Ok(format!("{option} {address} is free")),
         Err(error) => Err(format!("{option} {address}: cannot listen: {error}")),
     }
+}
+
+/// Whether there is a cluster secret. One that is missing where it is needed is a reason not to start, found before.
+fn secret(cluster: &ClusterSettings) -> String {
+    let found = match cluster.secret {
+        Some(_) => "set; only nodes with the same one are let in",
+        None => "none; needed as soon as --peer, --public-peer or a seed is beyond this machine",
+    };
+    format!("ok    cluster secret: {found}")
 }
 
 /// What peers the node would try, and what stands at each of their addresses. Takes no longer than
