@@ -7,6 +7,7 @@ mod chromium;
 mod cluster;
 mod node;
 mod pair;
+mod trio;
 
 use chromium::Chromium;
 use node::{Device, Node, now_ms};

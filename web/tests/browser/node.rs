@@ -1,12 +1,15 @@
 //! A real node for a test: the program itself, on free ports and a data directory of its own; and a device that
 //! streams to it over WebSocket.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
+use hyper_util::rt::TokioExecutor;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -19,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Node {
     /// `127.0.0.1:PORT`.
     pub http: String,
+    /// `127.0.0.1:PORT`.
+    pub peer: String,
     child: Child,
 }
 
@@ -37,20 +42,23 @@ impl Node {
 
     /// Starts a node at this HTTP address.
     pub async fn start_at(data: &Path, http: &str) -> Self {
+        Self::start_as("test-node", data, http, "127.0.0.1:0", &[]).await
+    }
+
+    /// Starts a node of this name at these addresses, that is to join others.
+    pub async fn start_as(name: &str, data: &Path, http: &str, peer: &str, join: &[String]) -> Self {
+        let data = data.to_str().expect("a plain path");
+        let mut arguments =
+            vec!["--name", name, "--data", data, "--http", http, "--mqtt", "127.0.0.1:0", "--peer", peer];
+        arguments.extend(join.iter().flat_map(|seed| ["--join", seed]));
+        Self::start_with(&arguments, Path::new(".")).await
+    }
+
+    /// Starts a node with these arguments in this directory.
+    pub async fn start_with(arguments: &[impl AsRef<OsStr>], directory: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sensorium"))
-            .args([
-                "serve",
-                "--name",
-                "test-node",
-                "--http",
-                http,
-                "--mqtt",
-                "127.0.0.1:0",
-                "--peer",
-                "127.0.0.1:0",
-            ])
-            .arg("--data")
-            .arg(data)
+            .args(arguments)
+            .current_dir(directory)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -63,8 +71,36 @@ impl Node {
         });
         let ready = tokio::time::timeout(PATIENCE, ready).await.expect("the node is ready in time").unwrap();
         let ready = ready.expect("the node says that it is ready");
-        let http = ready.split(' ').find_map(|part| part.strip_prefix("http=")).expect("it says its address");
-        Self { http: http.to_owned(), child }
+        let told = |key: &str| {
+            let value = ready.split(' ').find_map(|part| part.trim().strip_prefix(key));
+            value.expect("it says its addresses").to_owned()
+        };
+        Self { http: told("http="), peer: told("peer="), child }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end after `SIGTERM`, and fails when that was not in order.
+    pub async fn ended(mut self) {
+        let ended = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it ends in time").unwrap();
+        assert!(ended.success(), "{ended}");
+    }
+
+    /// Waits until it has joined and caught up.
+    pub async fn until_ready(&self) {
+        let url: hyper::Uri = self.page("/health/ready").parse().unwrap();
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .build_http::<http_body_util::Empty<bytes::Bytes>>();
+        let ready = async {
+            while client.get(url.clone()).await.is_ok_and(|answer| !answer.status().is_success()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.expect("the node is ready in time");
     }
 
     /// `kill -9`.
