@@ -163,6 +163,8 @@ impl Cluster {
             fatal: watch::Sender::new(None),
             stop: CancellationToken::new(),
         });
+        // A node that expects nobody is ready when it is here.
+        inner.nodes.set_readiness(inner.readiness(setup.expects_peers, false, false));
         tokio::spawn(inner.clone().accept(tcp));
         tokio::spawn(inner.clone().follow(events));
         tokio::spawn(inner.clone().serve(work));

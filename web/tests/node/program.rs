@@ -1,6 +1,6 @@
 //! The program: what it prints, how it ends, what it refuses, and what it finds again.
 
-use std::io::Read;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,10 @@ fn it_says_once_where_it_serves_and_stops_in_order() {
     assert_eq!(about["peer"], node.told("peer"));
     assert_eq!(node.get("/health/ready").0, 200);
 
-    // A peer is not left waiting: this version runs alone.
+    // A stranger on the peers' address is cut off.
     let mut peer = std::net::TcpStream::connect(node.told("peer")).unwrap();
-    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    peer.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(peer.read_to_end(&mut Vec::new()).is_ok_and(|read| read < 64), "no more than TLS's own alert");
 
     let dashboard = format!("the dashboard is at http://{}", node.told("http"));
     let began = Instant::now();
