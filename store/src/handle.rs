@@ -98,12 +98,22 @@ struct Inner {
 }
 
 /// While it lives, its sensor counts as online on this node.
-#[derive(Debug)]
-pub struct DeviceGuard(Arc<Sensor>);
+pub struct DeviceGuard {
+    sensor: Arc<Sensor>,
+    memory: Arc<Memory>,
+}
 
 impl Drop for DeviceGuard {
     fn drop(&mut self) {
-        self.0.devices.fetch_sub(1, Ordering::Relaxed);
+        if self.sensor.devices.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.memory.feed.described(&self.sensor.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for DeviceGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DeviceGuard({})", self.sensor.id)
     }
 }
 
@@ -406,7 +416,7 @@ impl Store {
         let entry = self.0.memory.sensor(sensor);
         entry.devices.fetch_add(1, Ordering::Relaxed);
         self.0.memory.feed.described(sensor);
-        DeviceGuard(entry)
+        DeviceGuard { sensor: entry, memory: self.0.memory.clone() }
     }
 
     /// Sensors by id, and the cursor of the page behind them.
@@ -442,7 +452,7 @@ impl Store {
         SensorView {
             sensor: sensor.id.clone(),
             name: sensor.name.lock().val.clone(),
-            online: sensor.devices.load(Ordering::Relaxed) > 0,
+            online: sensor.devices.load(Ordering::Relaxed) + sensor.elsewhere.load(Ordering::Relaxed) > 0,
             node: self.taker(sensor),
             last: attributes.values().filter_map(|view| view.last.as_ref().map(|last| last.0)).max(),
             attributes,

@@ -36,6 +36,8 @@ pub(crate) struct Sensor {
     pub counters: Counters,
     /// Connections here that speak for it.
     pub devices: AtomicUsize,
+    /// Other nodes on which a connection speaks for it.
+    pub elsewhere: AtomicUsize,
     /// The node that took its samples last; 0 for this one.
     pub taker: AtomicU64,
     /// What is said of it is not in the `descriptors` table yet.
@@ -50,6 +52,7 @@ impl Sensor {
             name: Mutex::new(unset()),
             counters: Counters::default(),
             devices: AtomicUsize::new(0),
+            elsewhere: AtomicUsize::new(0),
             taker: AtomicU64::new(0),
             unsaved: AtomicBool::new(false),
         }

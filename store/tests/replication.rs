@@ -8,7 +8,7 @@ use std::time::Duration;
 use store::cluster::mesh::{Cluster, PROTOCOL, Setup};
 use store::cluster::view::{NodeState, Nodes};
 use store::{
-    Attribute, AttributeDescription, Batch, Config, Copies, Description, NodeName, Query, SampleTime,
+    Attribute, AttributeDescription, Batch, Config, Copies, Description, NodeName, Policy, Query, SampleTime,
     SensorId, Series, Shape, Store, Times, Values,
 };
 use tokio::net::{TcpListener, UdpSocket};
@@ -24,17 +24,36 @@ struct Node {
     cluster: Cluster,
     address: SocketAddr,
     data: tempfile::TempDir,
+    /// Discovery goes on as long as the node.
+    _found: mpsc::Sender<SocketAddr>,
 }
 
 fn logs() {
     let _ = tracing_subscriber::fmt().with_env_filter("store=debug").with_test_writer().try_init();
 }
 
-async fn start_in(name: &str, seed: Option<SocketAddr>, data: tempfile::TempDir, log_budget: u64) -> Node {
+/// How a node is started, where it matters.
+#[derive(Clone)]
+struct Options {
+    seed: Option<SocketAddr>,
+    log_budget: u64,
+    copies: Policy,
+    versions: (u16, u16),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let copies = Policy { ack_copies: 2, min_copies: 1 };
+        Self { seed: None, log_budget: 64 << 20, copies, versions: PROTOCOL }
+    }
+}
+
+async fn start_on(name: &str, options: Options, data: tempfile::TempDir) -> Node {
     logs();
+    let Options { seed, log_budget, copies, versions } = options;
     let mut config = Config::new(data.path(), NodeName::new(name).unwrap());
     config.expects_peers = seed.is_some();
-    config.log_budget = log_budget;
+    (config.log_budget, config.copies) = (log_budget, copies);
     let store = Store::open(config).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
@@ -43,7 +62,7 @@ async fn start_in(name: &str, seed: Option<SocketAddr>, data: tempfile::TempDir,
     let nodes = Nodes::new(NodeName::new(name).unwrap(), id, format!("http://{name}"), None);
     let setup = Setup {
         peer: address.to_string(),
-        versions: PROTOCOL,
+        versions,
         secret: Some("secret".into()),
         replicas: 3,
         zone: None,
@@ -54,13 +73,19 @@ async fn start_in(name: &str, seed: Option<SocketAddr>, data: tempfile::TempDir,
         found_in.send(seed).await.unwrap();
     }
     let cluster = Cluster::start(store.clone(), nodes.clone(), setup, tcp, udp, found).await.unwrap();
-    // Discovery goes on; here it has nothing more to say.
-    std::mem::forget(found_in);
-    Node { store, nodes, cluster, address, data }
+    Node { store, nodes, cluster, address, data, _found: found_in }
+}
+
+async fn start_with(name: &str, options: Options) -> Node {
+    start_on(name, options, tempfile::tempdir().unwrap()).await
+}
+
+async fn start_in(name: &str, seed: Option<SocketAddr>, data: tempfile::TempDir, log_budget: u64) -> Node {
+    start_on(name, Options { seed, log_budget, ..Options::default() }, data).await
 }
 
 async fn start(name: &str, seed: Option<SocketAddr>) -> Node {
-    start_in(name, seed, tempfile::tempdir().unwrap(), 64 << 20).await
+    start_with(name, Options { seed, ..Options::default() }).await
 }
 
 /// Waits for what no event tells.
@@ -183,4 +208,43 @@ async fn what_the_log_no_longer_has_comes_as_a_snapshot_and_survives_a_restart()
     b.ready().await;
     assert_eq!(b.append("s1", 30_000..30_001).await, Copies(2));
     until("a has it", || a.times("s1").last() == Some(&30_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_is_online_on_every_node_and_gone_with_its_node() {
+    let a = start("a", None).await;
+    let b = start("b", Some(a.address)).await;
+    b.ready().await;
+    let sensor = SensorId::new("strap-7").unwrap();
+    let device = a.store.device(&sensor);
+    let online = |node: &Node| node.store.sensor("strap-7").is_some_and(|view| view.online);
+    assert!(online(&a));
+    until("b knows", || online(&b)).await;
+    drop(device);
+    until("b knows that it is gone", || !online(&b)).await;
+    let _again = a.store.device(&sensor);
+    until("b knows again", || online(&b)).await;
+    a.append("strap-7", 0..3).await;
+    until("b names the node", || b.store.sensor("strap-7").is_some_and(|view| view.node.as_str() == "a"))
+        .await;
+    a.stop().await;
+    until("gone with its node", || !online(&b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn below_min_copies_nothing_is_acknowledged_and_versions_may_differ_by_one() {
+    let mut options = Options { copies: Policy { ack_copies: 2, min_copies: 2 }, ..Options::default() };
+    let a = start_with("a", options.clone()).await;
+    let series = a.series("s");
+    let values = Values::Numbers { channels: 1, flat: vec![1.0] };
+    let batch = Batch { series, times: Times::At(vec![SampleTime(1)]), values };
+    let ticket = a.store.append(vec![batch]).await.unwrap().ticket;
+    until("durable here", || a.store.stats().durable_frame >= ticket.frame()).await;
+    assert!(ticket.is_kept().is_none(), "one copy is not enough");
+    // A node of the next version of the protocol joins: both speak the older one.
+    options.versions = (PROTOCOL.0, PROTOCOL.1 + 1);
+    options.seed = Some(a.address);
+    let b = start_with("b", options).await;
+    assert_eq!(timeout(WITHIN, ticket.kept()).await.unwrap().unwrap(), Copies(2));
+    until("b has it", || b.times("s") == [1]).await;
 }

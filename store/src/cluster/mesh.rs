@@ -523,14 +523,7 @@ impl Inner {
         } else if dialled {
             self.membership.announce(peer);
         }
-        let work = Peer {
-            store: self.store.clone(),
-            nodes: self.nodes.clone(),
-            node: hello.node,
-            name: hello.name.clone(),
-            version,
-            outbox: outbox.clone(),
-        };
+        let work = Peer::new(&self.store, &self.nodes, &hello, version, &outbox);
         let end = tokio::select! {
             () = stop.cancelled() => End::Closed,
             end = work.read(reader) => end,

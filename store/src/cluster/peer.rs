@@ -11,10 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::hello::Hello;
 use super::link::{LinkError, LinkReader, LinkWriter};
+use super::online::{Heard, Told};
 use super::scrub;
 use super::view::Nodes;
 use crate::disk::commit::Shared;
@@ -69,15 +72,34 @@ pub(crate) enum End {
 
 /// A peer, as one link sees it.
 pub(crate) struct Peer {
-    pub store: Store,
-    pub nodes: Nodes,
-    pub node: NodeId,
-    pub name: NodeName,
-    pub version: u16,
-    pub outbox: Arc<Outbox>,
+    store: Store,
+    nodes: Nodes,
+    node: NodeId,
+    name: NodeName,
+    version: u16,
+    outbox: Arc<Outbox>,
+    heard: Mutex<Heard>,
 }
 
 impl Peer {
+    pub(crate) fn new(
+        store: &Store,
+        nodes: &Nodes,
+        hello: &Hello,
+        version: u16,
+        outbox: &Arc<Outbox>,
+    ) -> Self {
+        Self {
+            store: store.clone(),
+            nodes: nodes.clone(),
+            node: hello.node,
+            name: hello.name.clone(),
+            version,
+            outbox: outbox.clone(),
+            heard: Mutex::new(Heard::new(store)),
+        }
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         self.store.shared()
     }
@@ -150,6 +172,10 @@ impl Peer {
                 scrub::rings(&self.store, &series, false).into_iter().for_each(|piece| self.say(piece));
                 Ok(())
             }
+            Message::Devices { came, gone } => {
+                self.heard.lock().hear(&came, &gone);
+                Ok(())
+            }
             Message::Leaving => Err(End::Left),
             Message::Load(load) => {
                 self.nodes.update(&self.name, |view| view.load = load);
@@ -201,12 +227,16 @@ impl Peer {
     pub(crate) async fn write(&self, mut writer: LinkWriter, mut bulk: mpsc::Receiver<Message>) -> End {
         let mut ticks = interval(LOAD_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = Told::default();
         loop {
             let mut out = Vec::new();
             tokio::select! {
                 biased;
                 () = self.outbox.ready.notified() => {}
-                _ = ticks.tick() => out.push(self.encode(&Message::Load(self.nodes.load()))),
+                _ = ticks.tick() => {
+                    out.push(self.encode(&Message::Load(self.nodes.load())));
+                    out.extend(told.news(&self.store).map(|news| self.encode(&news)));
+                }
                 Some(message) = bulk.recv() => out.push(self.encode(&message)),
             }
             loop {

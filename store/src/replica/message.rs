@@ -104,6 +104,13 @@ pub enum Message {
     WantRings(Vec<u128>),
     /// What the sender says of itself.
     Load(Load),
+    /// Sensors that have a device at the sender from now on, and those that no longer do.
+    Devices {
+        /// Now online.
+        came: Vec<String>,
+        /// Online no more.
+        gone: Vec<String>,
+    },
     /// The sender says goodbye.
     Leaving,
 }

@@ -633,6 +633,7 @@ impl Replica {
             | Message::Scrub { .. }
             | Message::WantRings(_)
             | Message::Load(_)
+            | Message::Devices { .. }
             | Message::Leaving => {}
         }
         effects
