@@ -118,6 +118,16 @@ pub(crate) enum Discover {
 }
 
 impl Discover {
+    /// What discovery is told.
+    pub(crate) fn to_source(&self) -> store::cluster::discover::Discover {
+        use store::cluster::discover::Discover as Source;
+        match self {
+            Self::None => Source::None,
+            Self::Dns { name, port } => Source::Dns { name: name.clone(), port: *port },
+            Self::Mdns => Source::Mdns,
+        }
+    }
+
     /// Whether it finds only nodes of this machine.
     fn is_loopback(&self) -> bool {
         match self {

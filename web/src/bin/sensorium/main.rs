@@ -8,7 +8,6 @@ mod cluster;
 mod config;
 mod devices;
 mod options;
-mod seeds;
 mod shutdown;
 mod status;
 mod units;

@@ -4,21 +4,24 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use store::cluster::discover::{Announced, Discovery};
 use store::cluster::mesh::Cluster;
 use store::cluster::view::Nodes;
 use store::{OpenError, Store};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use web::server::{Limits, Server};
 use web::{Setup, State};
 
 use crate::config::Settings;
 use crate::devices::Devices;
-use crate::seeds;
 use crate::shutdown::{self, Signals};
 
 /// Free ports that are tried until one is free for both TCP and UDP.
 const PEER_PORTS: usize = 16;
+/// Addresses of other nodes that wait to be tried.
+const FOUND: usize = 64;
 /// How often the store is asked whether it has failed.
 const WATCH_STORE_EVERY: Duration = Duration::from_millis(250);
 
@@ -54,7 +57,14 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
     let node = store.node();
     let nodes = Nodes::new(node.name.clone(), node.id, addresses.http.clone(), addresses.mqtt.clone());
     let setup = settings.mesh(&addresses.peer);
-    let found = seeds::find(&settings.cluster, &stop);
+    let (found_in, found) = mpsc::channel(FOUND);
+    let instance = node.id.to_string();
+    let (seeds, discover) = (settings.cluster.join.clone(), settings.cluster.discover.to_source());
+    // As long as the node serves. What finds no room is found again.
+    let _discovery =
+        Discovery::start(seeds, discover, Announced { instance, address: bound.peer }, move |address| {
+            let _ = found_in.try_send(address);
+        });
     let cluster = Cluster::start(store.clone(), nodes.clone(), setup, peer, datagrams, found);
     let cluster = cluster.await.map_err(|error| error.to_string())?;
     let devices = Devices::new(&store, &nodes, &stop);
