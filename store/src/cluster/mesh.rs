@@ -22,6 +22,7 @@ use super::hello::{Cause, Hello, Refusal, VERSIONS};
 use super::link::{Keep, Link, Linker, OpenError, keep};
 use super::member::{Member, MemberEvent, Membership};
 use super::peer::{End, Peer};
+use super::placement::Placement;
 use super::scrub;
 use super::secret::Keys;
 use super::view::{Happening, Load, NodeState, NodeView, Nodes, Readiness};
@@ -92,6 +93,7 @@ struct Inner {
     membership: Membership,
     peers: Mutex<HashMap<NodeId, Known>>,
     readers: Arc<Semaphore>,
+    placement: watch::Sender<Placement>,
     /// Another node answered.
     met: AtomicBool,
     /// This node says goodbye.
@@ -158,6 +160,7 @@ impl Cluster {
             membership,
             peers: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
+            placement: watch::Sender::default(),
             met: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
@@ -397,6 +400,24 @@ impl Inner {
             },
         };
         self.nodes.put(view);
+        self.place();
+    }
+
+    /// Places the partitions on the nodes that are known and have not left. While fewer copies than nodes are asked
+    /// for, every node keeps everything all the same: nodes do not fetch from others what they lack yet.
+    fn place(&self) {
+        let replicas = usize::from(self.linker.hello().replicas);
+        let nodes = self.nodes.all().into_iter().filter(|view| view.state != NodeState::Left);
+        let names: Vec<_> = nodes.map(|view| view.name).collect();
+        let placement = Placement::new(&names, replicas.max(names.len()));
+        let changed = self.placement.send_if_modified(|held| {
+            let changed = *held != placement;
+            *held = placement;
+            changed
+        });
+        if changed && names.len() > replicas {
+            tracing::warn!("{} nodes with --replicas {replicas}: each keeps everything", names.len());
+        }
     }
 
     fn state(&self, member: &Member, state: NodeState, happening: Happening) {
@@ -523,7 +544,7 @@ impl Inner {
         } else if dialled {
             self.membership.announce(peer);
         }
-        let work = Peer::new(&self.store, &self.nodes, &hello, version, &outbox);
+        let work = Peer::new(&self.store, &self.nodes, &hello, version, &outbox, self.placement.subscribe());
         let end = tokio::select! {
             () = stop.cancelled() => End::Closed,
             end = work.read(reader) => end,

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::hello::Hello;
 use super::link::{LinkError, LinkReader, LinkWriter};
 use super::online::{Heard, Told};
+use super::placement::Placement;
 use super::scrub;
 use super::view::Nodes;
 use crate::disk::commit::Shared;
@@ -27,7 +28,7 @@ use crate::group::Logged;
 use crate::handle::Store;
 use crate::model::ids::{NodeId, NodeName};
 use crate::post::Outbox;
-use crate::replica::frame::Frame;
+use crate::replica::frame::{Frame, FrameWriter, reduce};
 use crate::replica::message::{Message, Piece};
 use crate::replica::state::{Effect, Replica, Taken};
 use crate::tail::Next;
@@ -78,6 +79,7 @@ pub(crate) struct Peer {
     name: NodeName,
     version: u16,
     outbox: Arc<Outbox>,
+    placement: watch::Receiver<Placement>,
     heard: Mutex<Heard>,
 }
 
@@ -88,6 +90,7 @@ impl Peer {
         hello: &Hello,
         version: u16,
         outbox: &Arc<Outbox>,
+        placement: watch::Receiver<Placement>,
     ) -> Self {
         Self {
             store: store.clone(),
@@ -96,6 +99,7 @@ impl Peer {
             name: hello.name.clone(),
             version,
             outbox: outbox.clone(),
+            placement,
             heard: Mutex::new(Heard::new(store)),
         }
     }
@@ -273,12 +277,24 @@ impl Peer {
                 if !shared.replica.lock().sent(self.node, before, number) {
                     break;
                 }
+                let frame = self.kept_by_peer(number, frame);
                 bytes += frame.len();
                 out.push(self.encode(&Message::Frame { previous: before, frame }));
                 before = number;
             }
         }
         Ok(())
+    }
+
+    /// The frame with the blocks that the peer keeps; one without blocks still counts, so that acknowledgements stay
+    /// cumulative.
+    fn kept_by_peer(&self, number: u64, frame: Bytes) -> Bytes {
+        let placement = self.placement.borrow();
+        if placement.keeps_all(&self.name) {
+            return frame;
+        }
+        let reduced = reduce(&frame, |partition, _| placement.keeps(&self.name, partition));
+        reduced.unwrap_or_else(|| FrameWriter::new(self.shared().origin, number).finish()).into()
     }
 
     /// Frames behind `previous` from the disk; none, and the peer is told, when they were trimmed.

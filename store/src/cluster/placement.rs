@@ -3,7 +3,11 @@
 //!
 //! Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998.
 
+use std::collections::BTreeMap;
+
 use crate::model::ids::{NodeName, Partition};
+use crate::replica::frame::REGISTRY;
+use crate::replica::version::BLOCKS;
 
 /// The weight of a node for a partition; the highest keep it.
 fn weight(node: &NodeName, partition: Partition) -> u64 {
@@ -33,6 +37,31 @@ pub fn keeps<'a>(
     let own = (weight(node, partition), node);
     let before = nodes.into_iter().filter(|other| (weight(other, partition), *other) > own).count();
     before < replicas
+}
+
+/// Which node keeps what, worked out once for a set of nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement(BTreeMap<NodeName, Vec<bool>>);
+
+impl Placement {
+    /// `replicas` of the nodes keep each partition of samples; the registry's every node keeps.
+    pub fn new(nodes: &[NodeName], replicas: usize) -> Self {
+        let row = |node: &NodeName| {
+            let kept = |partition| partition == REGISTRY || keeps(node, nodes, partition, replicas);
+            (node.clone(), (0..BLOCKS).map(|partition| kept(Partition(partition))).collect())
+        };
+        Self(nodes.iter().map(row).collect())
+    }
+
+    /// Whether a node keeps a partition. One that is not placed yet gets everything.
+    pub fn keeps(&self, node: &NodeName, partition: Partition) -> bool {
+        self.0.get(node).is_none_or(|row| row.get(usize::from(partition.0)).copied().unwrap_or(false))
+    }
+
+    /// Whether a node keeps all partitions.
+    pub fn keeps_all(&self, node: &NodeName) -> bool {
+        self.0.get(node).is_none_or(|row| row.iter().all(|kept| *kept))
+    }
 }
 
 #[cfg(test)]
@@ -76,5 +105,11 @@ mod tests {
         for partition in (0..PARTITIONS).map(Partition) {
             assert!(names.iter().all(|node| keeps(node, &names, partition, 3)));
         }
+        let placement = Placement::new(&names, 3);
+        assert!(names.iter().all(|node| placement.keeps_all(node)));
+        let placement = Placement::new(&names, 2);
+        let kept = |node: &NodeName| (0..PARTITIONS).filter(|p| placement.keeps(node, Partition(*p))).count();
+        assert_eq!(names.iter().map(kept).sum::<usize>(), 2 * usize::from(PARTITIONS));
+        assert!(names.iter().all(|node| placement.keeps(node, REGISTRY) && !placement.keeps_all(node)));
     }
 }
