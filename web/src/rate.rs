@@ -29,19 +29,21 @@ impl Rate {
 pub async fn measure(state: State) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let received = || state.store().stats().ledger.received;
-    let (mut before, mut at) = (received(), Instant::now());
+    let mut before = state.store().stats().ledger.received;
+    let mut at = Instant::now();
     loop {
         tokio::select! {
             () = state.stop().cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let (count, now) = (received(), Instant::now());
+        // Asked once: counting goes through every series.
+        let (stats, now) = (state.store().stats(), Instant::now());
         let seconds = (now - at).as_secs_f64();
         if seconds > 0.0 {
-            state.rate().set(count.saturating_sub(before) as f64 / seconds);
-            (before, at) = (count, now);
+            let received = stats.ledger.received;
+            state.rate().set(received.saturating_sub(before) as f64 / seconds);
+            (before, at) = (received, now);
         }
-        state.note_load();
+        state.note_load(&stats);
     }
 }

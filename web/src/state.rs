@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use store::Store;
 use store::cluster::view::{Load, Nodes, Readiness};
+use store::{Stats, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::live::hub::Hub;
@@ -119,9 +119,8 @@ impl State {
         &self.0.setup.nodes
     }
 
-    /// Notes this node's own figures, as they are now, for whoever asks any node of the cluster.
-    pub(crate) fn note_load(&self) {
-        let stats = self.store().stats();
+    /// Notes this node's own figures for whoever asks any node of the cluster.
+    pub(crate) fn note_load(&self, stats: &Stats) {
         self.nodes().set_load(Load {
             sensors: stats.sensors as u64,
             devices: self.devices().connected(),

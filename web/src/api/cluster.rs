@@ -150,6 +150,6 @@ pub(super) async fn node(Extract(state): Extract<State>) -> Response {
 
 /// `GET cluster`. This node's own figures are those of this moment, the others' what they last told.
 pub(super) async fn cluster(Extract(state): Extract<State>) -> Response {
-    state.note_load();
+    state.note_load(&state.store().stats());
     Json(Cluster::of(&state, true)).into_response()
 }

@@ -21,7 +21,7 @@ const FIGURES: [(&str, &str); 7] = [
 
 /// The page.
 pub(super) fn page(state: &State) -> Page {
-    state.note_load();
+    state.note_load(&state.store().stats());
     let known = state.nodes().all();
     let body = html! {
         div.page-head {
