@@ -17,7 +17,7 @@ use crate::disk::commit::Shared;
 use crate::group::Copies;
 use crate::model::ids::NodeId;
 use crate::replica::message::Message;
-use crate::replica::state::Effect;
+use crate::replica::state::{Effect, Replica};
 
 /// Small messages that wait for a link.
 const MESSAGES: usize = 4096;
@@ -98,14 +98,8 @@ impl Post {
         self.outboxes.lock().insert(node, outbox);
     }
 
-    /// Forgets the outbox, unless another link has replaced it.
-    pub(crate) fn close(&self, node: NodeId, outbox: &Arc<Outbox>) -> bool {
-        let mut outboxes = self.outboxes.lock();
-        let same = outboxes.get(&node).is_some_and(|held| Arc::ptr_eq(held, outbox));
-        if same {
-            outboxes.remove(&node);
-        }
-        same
+    pub(crate) fn close(&self, node: NodeId) {
+        self.outboxes.lock().remove(&node);
     }
 
     pub(crate) fn outbox(&self, node: NodeId) -> Option<Arc<Outbox>> {
@@ -118,7 +112,15 @@ impl Post {
 }
 
 impl Shared {
-    /// Carries out what replication asks for.
+    /// Tells replication something, and carries out what follows before anybody else tells it something: settled
+    /// frames and messages keep their order.
+    pub(crate) fn replicate(&self, event: impl FnOnce(&mut Replica) -> Vec<Effect>) {
+        let mut replica = self.replica.lock();
+        let effects = event(&mut replica);
+        self.deliver(effects);
+    }
+
+    /// Carries out what replication asks for, whose lock is held. Nothing here waits.
     pub(crate) fn deliver(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {

@@ -31,7 +31,7 @@ use crate::handle::Store;
 use crate::model::ids::{NodeId, NodeName, PARTITIONS};
 use crate::post::{Outbox, WORK};
 use crate::replica::message::Message;
-use crate::replica::state::Effect;
+use crate::replica::state::{Effect, Replica};
 
 /// How long a node looks for others before it goes on alone.
 const ALONE_AFTER: Duration = Duration::from_secs(10);
@@ -200,7 +200,7 @@ impl Cluster {
         let outcome = tokio::time::timeout(HAND_OVER_WITHIN, handed_over).await;
         inner.leaving.store(true, Relaxed);
         for node in inner.store.shared().post.linked() {
-            inner.deliver(vec![Effect::Send(node, Message::Leaving)]);
+            inner.send(node, Message::Leaving);
         }
         inner.membership.leave().await;
         inner.stop.cancel();
@@ -225,8 +225,10 @@ impl Inner {
         self.linker.hello().node
     }
 
-    fn deliver(&self, effects: Vec<Effect>) {
-        self.store.shared().deliver(effects);
+    fn send(&self, node: NodeId, message: Message) {
+        if let Some(outbox) = self.store.shared().post.outbox(node) {
+            outbox.send(message);
+        }
     }
 
     async fn accept(self: Arc<Self>, listener: TcpListener) {
@@ -382,8 +384,7 @@ impl Inner {
     /// A node is there.
     fn seen(&self, node: NodeId, name: &NodeName) {
         self.store.call(node, name);
-        let effects = self.store.shared().replica.lock().member(node, true);
-        self.deliver(effects);
+        self.store.shared().replicate(|replica| replica.member(node, true));
         let held = self.nodes.get(name).filter(|view| view.id == node);
         let view = match held {
             Some(view) => NodeView { state: NodeState::Alive, ..view },
@@ -443,8 +444,7 @@ impl Inner {
             link.stop.cancel();
         }
         drop(peers);
-        let effects = self.store.shared().replica.lock().member(member.node, false);
-        self.deliver(effects);
+        self.store.shared().replicate(|replica| replica.member(member.node, false));
         let news = |view: NodeView| view.id == member.node && view.state != state;
         if self.nodes.get(&member.name).is_some_and(news) {
             self.nodes.update(&member.name, |view| (view.state, view.lag) = (state, None));
@@ -526,15 +526,18 @@ impl Inner {
             let open = Open { start: hello.start, dialled, outbox: outbox.clone(), stop: stop.clone() };
             known.link = Some(open);
             known.name = hello.name.clone();
+            // With the peers' lock held: of two links that open at once, replication must end up with the one that is
+            // held here.
+            let shared = self.store.shared();
+            shared.replicate(|replica| {
+                shared.post.open(hello.node, outbox.clone());
+                replica.linked(hello.node, hello.start)
+            });
         }
         self.met.store(true, Relaxed);
-        let shared = self.store.shared();
-        shared.post.open(hello.node, outbox.clone());
         self.seen(hello.node, &hello.name);
         self.nodes
             .update(&hello.name, |view| (view.http, view.mqtt) = (hello.http.clone(), hello.mqtt.clone()));
-        let effects = shared.replica.lock().linked(hello.node, hello.start);
-        self.deliver(effects);
         tracing::info!("linked with node {} at {} (protocol {version})", hello.name, hello.peer);
         // Membership reaches it where it says it lives, or else where the connection leads.
         if let Ok(mut addresses) = tokio::net::lookup_host(&hello.peer).await
@@ -554,21 +557,26 @@ impl Inner {
     }
 
     fn ended(self: &Arc<Self>, hello: &Hello, outbox: &Arc<Outbox>, end: &End) {
-        let mut gone = None;
+        // Another link may have taken its place.
+        let (mut gone, mut current) = (None, false);
         let mut peers = self.peers.lock();
         if let Some(known) = peers.get_mut(&hello.node)
             && known.link.as_ref().is_some_and(|link| Arc::ptr_eq(&link.outbox, outbox))
         {
             known.link = None;
+            let shared = self.store.shared();
+            shared.replicate(|replica| {
+                shared.post.close(hello.node);
+                replica.unlinked(hello.node)
+            });
+            current = true;
             if matches!(end, End::Left) {
                 known.left = Some(hello.start);
                 gone.clone_from(&known.member);
             }
         }
         drop(peers);
-        if self.store.shared().post.close(hello.node, outbox) {
-            let effects = self.store.shared().replica.lock().unlinked(hello.node);
-            self.deliver(effects);
+        if current {
             self.nodes.update(&hello.name, |view| view.lag = None);
         }
         if let Some(member) = gone {
@@ -634,13 +642,12 @@ impl Inner {
                 () = self.stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let effects = self.store.shared().replica.lock().tick();
-            self.deliver(effects);
+            self.store.shared().replicate(Replica::tick);
             let linked = self.store.shared().post.linked();
             if !linked.is_empty()
                 && let Some(hashes) = round.next(&self.store)
             {
-                linked.into_iter().for_each(|node| self.deliver(vec![Effect::Send(node, hashes.clone())]));
+                linked.into_iter().for_each(|node| self.send(node, hashes.clone()));
             }
         }
     }
@@ -660,8 +667,7 @@ impl Inner {
             let late = started.elapsed() >= ALONE_AFTER;
             if !settled && (met || !expects || late) {
                 settled = true;
-                let effects = shared.replica.lock().set_joining(false);
-                self.deliver(effects);
+                shared.replicate(|replica| replica.set_joining(false));
             }
             if !ready {
                 let readiness = self.readiness(expects, met, late);

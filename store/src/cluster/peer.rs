@@ -148,8 +148,7 @@ impl Peer {
                     return Ok(());
                 }
                 self.join(&piece)?;
-                let effects = self.shared().replica.lock().part(self.node, read, place);
-                self.shared().deliver(effects);
+                self.shared().replicate(|replica| replica.part(self.node, read, place));
                 Ok(())
             }
             Message::Piece(piece) => {
@@ -186,8 +185,7 @@ impl Peer {
                 Ok(())
             }
             message => {
-                let effects = self.shared().replica.lock().message(self.node, message);
-                self.shared().deliver(effects);
+                self.shared().replicate(|replica| replica.message(self.node, message));
                 Ok(())
             }
         }
@@ -219,8 +217,8 @@ impl Peer {
             ahead = self.store.intake().join(taken.origin, taken.blocks);
             shared.group.take(Logged { bytes: taken.bytes, whole: taken.frame.is_some(), marks });
         }
-        drop(replica);
         shared.deliver(effects);
+        drop(replica);
         if let Some(ahead) = ahead {
             self.nodes.clock_ahead(&self.name, ahead);
         }
@@ -301,8 +299,7 @@ impl Peer {
     async fn older(&self, previous: u64) -> Result<Vec<(u64, Bytes)>, End> {
         let shared = self.shared();
         if shared.log.lock().floor > previous {
-            let effects = shared.replica.lock().trimmed(self.node);
-            shared.deliver(effects);
+            shared.replicate(|replica| replica.trimmed(self.node));
             return Ok(Vec::new());
         }
         let Some(database) = self.store.database() else { return Err(End::Store(Failed("closed".into()))) };

@@ -61,8 +61,7 @@ impl Checkpointer {
             }
             self.shared.trimming.store(false, Ordering::Relaxed);
             if coverage != Coverage::default() {
-                let effects = self.shared.replica.lock().adopted(&coverage);
-                self.shared.deliver(effects);
+                self.shared.replicate(|replica| replica.adopted(&coverage));
             }
             let after = self.shared.log.lock().bytes;
             tracing::debug!(before, after, "checkpoint done, log trimmed");

@@ -159,8 +159,7 @@ impl Committer {
                     self.shared.figures.nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
                     self.shared.figures.commits.fetch_add(1, Relaxed);
                     self.shared.figures.durable_frame.store(number, Relaxed);
-                    let effects = self.shared.replica.lock().committed(own, marks);
-                    self.shared.deliver(effects);
+                    self.shared.replicate(|replica| replica.committed(own, marks));
                 }
                 Err(error) => {
                     let failed = Failed(format!("a commit failed: {error}").into());
@@ -225,9 +224,7 @@ impl Committer {
         }
         let frame = Bytes::from(writer.finish());
         shared.tail.push(number, frame.clone());
-        let effects = replica.sealed(number);
-        drop(replica);
-        shared.deliver(effects);
+        shared.deliver(replica.sealed(number));
         (Some(frame), marks, freed)
     }
 
