@@ -30,6 +30,8 @@ mod registry;
 mod replica;
 pub mod ring;
 mod series;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod tail;
 
 pub use clock::Stamp;

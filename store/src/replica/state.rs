@@ -10,11 +10,11 @@
 //!   caught up until membership says that it is gone.
 //!
 //! - Messages may be lost, doubled or overtake each other: whatever stands still is asked for again at a tick, and a
-//!   snapshot counts only when every part of one read is here.
+//!   snapshot counts only when every part of one read is here. Parts are taken in their order: names come first.
 //!
 //! Bounds: one snapshot is taken over at a time; wants are one outstanding for each partition and origin.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -146,9 +146,9 @@ struct Link {
 #[derive(Debug)]
 struct Session {
     from: NodeId,
-    /// The newest read of which something came.
+    /// The newest read of which something came, and how many of its parts did.
     read: u64,
-    parts: BTreeSet<u64>,
+    parts: u64,
     /// How many parts it has and what it covers, when the end came.
     end: Option<(u64, Coverage)>,
     /// All of it came; it is being made durable.
@@ -159,22 +159,25 @@ struct Session {
 
 impl Session {
     fn new(from: NodeId) -> Self {
-        Self { from, read: 0, parts: BTreeSet::new(), end: None, complete: false, quiet: 0 }
+        Self { from, read: 0, parts: 0, end: None, complete: false, quiet: 0 }
     }
 
-    /// Notes that something of a read came. False when a later read is being taken over.
-    fn note(&mut self, read: u64) -> bool {
+    /// Turns to a later read.
+    fn turn_to(&mut self, read: u64) {
         self.quiet = 0;
         if read > self.read {
-            (self.read, self.end) = (read, None);
-            self.parts.clear();
+            (self.read, self.parts, self.end) = (read, 0, None);
         }
-        read == self.read
+    }
+
+    fn expects(&self, read: u64, place: u64) -> bool {
+        let next = if read == self.read { self.parts } else { 0 };
+        !self.complete && read >= self.read && place == next
     }
 
     /// What the snapshot covers, once, when all of it is here.
     fn complete(&mut self) -> Option<Coverage> {
-        let whole = self.end.as_ref().is_some_and(|(parts, _)| self.parts.len() as u64 == *parts);
+        let whole = self.end.as_ref().is_some_and(|(parts, _)| self.parts == *parts);
         if self.complete || !whole {
             return None;
         }
@@ -619,9 +622,9 @@ impl Replica {
                 effects.push(Effect::Snapshot { to: from, partitions, read: self.reads });
             }
             Message::SnapshotEnd { read, parts, coverage } => {
-                if let Some(session) = self.session_with(from)
-                    && session.note(read)
-                {
+                let session = self.session.as_mut().filter(|session| session.from == from);
+                if let Some(session) = session.filter(|session| !session.complete && read >= session.read) {
+                    session.turn_to(read);
                     session.end = Some((parts, coverage));
                     effects.extend(session.complete().map(Effect::Adopt));
                 }
@@ -639,23 +642,23 @@ impl Replica {
         effects
     }
 
-    /// Whether parts of a snapshot are awaited from a peer.
-    pub fn expects_parts(&self, from: NodeId) -> bool {
-        self.session.as_ref().is_some_and(|session| session.from == from && !session.complete)
+    /// Whether a part of a snapshot ([`Message::Part`]) is the next: then it is to be joined, and told to [`Self::part`].
+    pub fn expects_part(&self, from: NodeId, read: u64, place: u64) -> bool {
+        self.session.as_ref().is_some_and(|session| session.from == from && session.expects(read, place))
     }
 
-    /// A part of a snapshot ([`Message::Part`]) came, and has been joined.
+    /// The part that was expected has been joined.
     pub fn part(&mut self, from: NodeId, read: u64, place: u64) -> Vec<Effect> {
-        let Some(session) = self.session_with(from) else { return Vec::new() };
-        if !session.note(read) {
-            return Vec::new();
-        }
-        session.parts.insert(place);
+        let session = self.session.as_mut().filter(|session| session.from == from);
+        let Some(session) = session.filter(|session| session.expects(read, place)) else { return Vec::new() };
+        session.turn_to(read);
+        session.parts += 1;
         session.complete().map(Effect::Adopt).into_iter().collect()
     }
 
-    fn session_with(&mut self, from: NodeId) -> Option<&mut Session> {
-        self.session.as_mut().filter(|session| session.from == from && !session.complete)
+    /// Whether a snapshot is on its way here from a peer.
+    pub fn is_taking_over(&self, from: NodeId) -> bool {
+        self.session.as_ref().is_some_and(|session| session.from == from && !session.complete)
     }
 
     fn resumed(&mut self, from: NodeId, held: u64, durable: u64, effects: &mut Vec<Effect>) {

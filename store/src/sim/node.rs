@@ -1,0 +1,568 @@
+//! A node in one of its runs: what a crash takes. It does for the replica what the store does: joins samples into
+//! rings, seals and commits frames, writes checkpoints, reads the disk for peers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::Rule;
+use super::disk::{Column, Disk, Transaction, column, decode, samples};
+use super::plan::Plan;
+use crate::clock::{Stamp, author};
+use crate::codec::{put_text, seal};
+use crate::config::Policy;
+use crate::disk::chunks;
+use crate::disk::recover::{descriptor_operations, series_names};
+use crate::model::ids::{NodeId, Origin, Partition, SeriesId};
+use crate::model::time::SampleTime;
+use crate::model::value::{Shape, ValueRef, Values};
+use crate::registry::{AttributeDescription, Description, Operation};
+use crate::replica::frame::{Block, Body, FrameWriter, REGISTRY, Run as Samples, RunWriter, reduce};
+use crate::replica::message::{Coverage, Message, Piece};
+use crate::replica::state::{Effect, Replica, Taken};
+use crate::replica::version::BLOCKS;
+use crate::ring::{Ring, Stamps};
+
+/// Series that one commit of a checkpoint takes.
+const SLICE: usize = 2;
+/// Frames in one part of a snapshot.
+const FRAMES_A_PART: usize = 4;
+
+type Mark = (Partition, Origin, u64);
+
+/// The bounds that an operation raises.
+pub(super) fn bounds(plan: &Plan, operation: &Operation) -> Vec<(usize, usize)> {
+    let attributes = operation.description.attributes.iter();
+    let bounds = attributes.filter_map(|(attribute, description)| {
+        Some((plan.by_name(&operation.sensor, attribute)?, description.keep?))
+    });
+    bounds.collect()
+}
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+struct Checkpoint {
+    /// The first commit whose frames stay.
+    first: u64,
+    left: Vec<usize>,
+    coverage: Option<Coverage>,
+}
+
+/// A commit that is on its way to the disk.
+#[derive(Debug)]
+struct Committing {
+    own: Option<(u64, Bytes)>,
+    transaction: Transaction,
+    marks: Vec<Mark>,
+    adopted: Option<Coverage>,
+}
+
+/// A run of a node.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub number: u64,
+    pub origin: Origin,
+    pub replica: Replica,
+    pub rings: Vec<Ring>,
+    pub keeps: BTreeMap<usize, usize>,
+    pub series: BTreeSet<usize>,
+    named: BTreeSet<usize>,
+    open: BTreeMap<usize, RunWriter>,
+    next_stamps: BTreeMap<usize, u64>,
+    operations: Vec<Operation>,
+    taken: Vec<Taken>,
+    committing: Option<Committing>,
+    /// A seal, or the end of a commit, is to come.
+    pub busy: bool,
+    next_commit: u64,
+    /// The last own frame that was trimmed.
+    floor: u64,
+    checkpoint: Option<Checkpoint>,
+    adopting: Option<Coverage>,
+    /// Parts of a snapshot of this peer were joined.
+    pub parts_of: Option<NodeId>,
+    clock: u64,
+    /// Samples that wait for the frame that is open, and for those that are sealed.
+    pub waiting_open: Vec<(usize, u64)>,
+    pub waiting: BTreeMap<u64, Vec<(usize, u64)>>,
+    broken: Option<Rule>,
+}
+
+impl Run {
+    pub(super) fn new(
+        number: u64,
+        start: u64,
+        disk: &Disk,
+        plan: &Plan,
+        broken: Option<Rule>,
+    ) -> Result<Self, String> {
+        let found = disk.recover(plan)?;
+        let origin = Origin { node: disk.node, start };
+        let Policy { ack_copies, min_copies } = plan.policy;
+        let mut replica = Replica::new(origin, Policy { ack_copies, min_copies }, found.versions, true);
+        replica.gaps_allowed = broken == Some(Rule::NoGaps);
+        Ok(Self {
+            number,
+            origin,
+            replica,
+            rings: found.rings,
+            keeps: found.keeps,
+            series: found.series,
+            named: BTreeSet::new(),
+            open: BTreeMap::new(),
+            next_stamps: BTreeMap::new(),
+            operations: Vec::new(),
+            taken: Vec::new(),
+            committing: None,
+            busy: false,
+            next_commit: disk.commit + 1,
+            floor: 0,
+            checkpoint: None,
+            adopting: None,
+            parts_of: None,
+            clock: found.stamp,
+            waiting_open: Vec::new(),
+            waiting: BTreeMap::new(),
+            broken,
+        })
+    }
+
+    /// Takes a sample from a client. `now` is what the node's clock shows.
+    pub(super) fn append(&mut self, topic: usize, time: i64, value: f64, now: u64) {
+        let floor = self.next_stamps.get(&topic).copied().unwrap_or(0);
+        let fresh = now.max(self.clock + 1).max(floor);
+        let writer = self.open.entry(topic).or_insert_with(|| RunWriter::new(fresh, 1));
+        let stamp = Stamp { time: writer.next_stamp(), author: author(self.origin) };
+        self.clock = self.clock.max(stamp.time);
+        writer.push(SampleTime(time), ValueRef::Numbers(&[value]));
+        self.series.insert(topic);
+        let values = Values::Numbers { channels: 1, flat: vec![value] };
+        let one = crate::ring::Samples { times: vec![SampleTime(time)], values };
+        self.rings[topic].join(&one, &Stamps::From(stamp), &mut Vec::new());
+    }
+
+    /// Raises the bound of a ring.
+    pub(super) fn raise_keep(&mut self, topic: usize, keep: usize, plan: &Plan, now: u64) {
+        self.clock = now.max(self.clock + 1);
+        let description = AttributeDescription { keep: Some(keep), ..AttributeDescription::default() };
+        let name = &plan.topics[topic].name;
+        let operation = Operation {
+            sensor: name.sensor.clone(),
+            stamp: Stamp { time: self.clock, author: author(self.origin) },
+            description: Description { name: None, attributes: vec![(name.attribute.clone(), description)] },
+        };
+        self.apply(plan, &operation);
+        self.operations.push(operation);
+    }
+
+    fn apply(&mut self, plan: &Plan, operation: &Operation) {
+        for (topic, keep) in bounds(plan, operation) {
+            let held = self.keeps.entry(topic).or_insert(0);
+            *held = keep.max(*held);
+            let keep = *held;
+            if keep > self.rings[topic].keep() {
+                self.rings[topic].set_keep(keep);
+            }
+        }
+    }
+
+    /// Takes blocks of a peer: they are in memory, and in the next commit.
+    pub(super) fn take(&mut self, taken: Taken, plan: &Plan) -> Result<(), String> {
+        self.join(&taken.blocks, plan)?;
+        self.taken.push(taken);
+        Ok(())
+    }
+
+    fn join(&mut self, blocks: &[Block], plan: &Plan) -> Result<(), String> {
+        for block in blocks {
+            match &block.body {
+                Body::Registry(operations) => {
+                    for operation in operations {
+                        self.clock = operation.stamp.time.max(self.clock);
+                        self.apply(plan, operation);
+                    }
+                }
+                Body::Samples { names, runs } => {
+                    let known = names.iter().filter_map(|name| plan.by_name(&name.sensor, &name.attribute));
+                    self.series.extend(known);
+                    for Samples { series, stamp, samples } in runs {
+                        let topic = plan.by_id(*series).filter(|topic| self.series.contains(topic));
+                        let topic = topic.ok_or(format!("samples of {series:?} came before its names"))?;
+                        self.clock = (stamp.time + samples.times.len() as u64).max(self.clock);
+                        self.rings[topic].join(samples, &Stamps::From(*stamp), &mut Vec::new());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins what a peer read for a snapshot or a scrub.
+    pub(super) fn join_piece(&mut self, piece: &Piece, plan: &Plan) -> Result<(), String> {
+        let unreadable = |error| format!("a record of a piece cannot be read: {error}");
+        for record in &piece.series {
+            let (sensor, attribute, _) = series_names(record).map_err(unreadable)?;
+            self.series.extend(plan.by_name(&sensor, &attribute));
+        }
+        for record in &piece.descriptors {
+            for operation in descriptor_operations(record).map_err(unreadable)? {
+                self.apply(plan, &operation);
+            }
+        }
+        for (id, record) in &piece.chunks {
+            let (samples, stamps) = chunks::decode(record).map_err(unreadable)?;
+            let topic = plan.by_id(SeriesId(id.to_be_bytes()));
+            let topic = topic.filter(|topic| self.series.contains(topic));
+            let topic = topic.ok_or(format!("chunks of {id:x} came before its names"))?;
+            self.rings[topic].join(&samples, &stamps, &mut Vec::new());
+            self.clock = self.rings[topic].highest_stamp().max(self.clock);
+        }
+        piece.frames.iter().try_for_each(|record| self.join(&decode(record)?.blocks, plan))
+    }
+
+    /// Whether the next commit has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        self.committing.is_none()
+            && (!self.open.is_empty()
+                || !self.operations.is_empty()
+                || !self.taken.is_empty()
+                || self.checkpoint.is_some()
+                || self.adopting.is_some())
+    }
+
+    /// Whether memory holds what no frame has yet.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty() || !self.operations.is_empty()
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.has_work() && self.committing.is_none()
+    }
+
+    /// Whether a commit is on its way.
+    pub(super) fn is_committing(&self) -> bool {
+        self.committing.is_some()
+    }
+
+    /// Whether memory holds a part of a snapshot that does not count yet.
+    pub(super) fn is_taking_over(&self) -> bool {
+        let coverage = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.coverage.as_ref());
+        self.parts_of.is_some() || self.adopting.is_some() || coverage.is_some() || self.adopts()
+    }
+
+    fn adopts(&self) -> bool {
+        self.committing.as_ref().is_some_and(|committing| committing.adopted.is_some())
+    }
+
+    /// Begins a checkpoint, unless one is being written.
+    pub(super) fn begin_checkpoint(&mut self, disk: &mut Disk) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let coverage = self.adopting.take();
+        self.checkpoint =
+            Some(Checkpoint { first: self.next_commit, left: (0..self.rings.len()).collect(), coverage });
+        if self.broken == Some(Rule::ChunksOfDurable) {
+            disk.series.extend(&self.series);
+            disk.chunks.extend(self.rings.iter().map(column).enumerate());
+        }
+    }
+
+    /// A snapshot is here whole: it counts after the checkpoint that begins now.
+    pub(super) fn adopt(&mut self, coverage: Coverage, disk: &mut Disk) -> Vec<Effect> {
+        self.parts_of = None;
+        if self.broken == Some(Rule::SnapshotWhenDurable) {
+            coverage.marks().for_each(|(partition, origin, last)| {
+                disk.versions.advance(partition, origin, last);
+            });
+            return self.replica.adopted(&coverage);
+        }
+        self.adopting = Some(coverage);
+        self.begin_checkpoint(disk);
+        Vec::new()
+    }
+
+    /// Seals what is open and starts a commit.
+    pub(super) fn seal(&mut self, disk: &mut Disk, plan: &Plan) -> Vec<Effect> {
+        if self.checkpoint.is_none() && self.adopting.is_some() {
+            self.begin_checkpoint(disk);
+        }
+        let number = self.next_commit;
+        self.next_commit += 1;
+        let mut marks = Vec::new();
+        let own = self.own_frame(number, plan, &mut marks);
+        let mut effects = Vec::new();
+        if own.is_some() {
+            self.waiting.insert(number, std::mem::take(&mut self.waiting_open));
+            effects = self.replica.sealed(number);
+        }
+        let taken = std::mem::take(&mut self.taken);
+        marks.extend(taken.iter().flat_map(Taken::marks));
+        let logged = taken.into_iter().filter(|taken| !taken.bytes.is_empty());
+        let mut transaction = Transaction {
+            number,
+            own: own.clone(),
+            taken: logged.map(|taken| (taken.frame.is_some(), taken.bytes)).collect(),
+            ..Transaction::default()
+        };
+        let adopted = self.slice(disk, &marks, &mut transaction);
+        self.committing = Some(Committing { own: own.map(|own| (number, own)), transaction, marks, adopted });
+        effects
+    }
+
+    /// The frame of what is open, if anything is.
+    fn own_frame(&mut self, number: u64, plan: &Plan, marks: &mut Vec<Mark>) -> Option<Bytes> {
+        let (open, operations) = (std::mem::take(&mut self.open), std::mem::take(&mut self.operations));
+        if open.is_empty() && operations.is_empty() {
+            return None;
+        }
+        let mut frame = FrameWriter::new(self.origin, number);
+        if !operations.is_empty() {
+            let block = self.replica.next_block(REGISTRY);
+            marks.push((REGISTRY, self.origin, block));
+            frame.registry(block, &operations);
+        }
+        for partition in plan.partitions() {
+            let (mut names, mut runs) = (Vec::new(), Vec::new());
+            for (topic, run) in open.iter().filter(|(topic, _)| plan.topics[**topic].partition == partition) {
+                if self.named.insert(*topic) {
+                    names.push(plan.topics[*topic].name.clone());
+                }
+                self.next_stamps.insert(*topic, run.next_stamp());
+                run.finish(plan.topics[*topic].id, &mut runs);
+            }
+            if !runs.is_empty() {
+                let block = self.replica.next_block(partition);
+                marks.push((partition, self.origin, block));
+                frame.samples(partition, block, &names, &runs);
+            }
+        }
+        Some(frame.finish().into())
+    }
+
+    /// Adds a slice of the checkpoint to a transaction; returns what it makes count.
+    fn slice(&mut self, disk: &mut Disk, marks: &[Mark], transaction: &mut Transaction) -> Option<Coverage> {
+        let checkpoint = self.checkpoint.as_mut()?;
+        for topic in checkpoint.left.drain(..SLICE.min(checkpoint.left.len())) {
+            transaction.chunks.push((topic, column(&self.rings[topic])));
+        }
+        transaction.series.clone_from(&self.series);
+        if !checkpoint.left.is_empty() {
+            return None;
+        }
+        let Checkpoint { first, coverage, .. } = self.checkpoint.take()?;
+        transaction.keeps.clone_from(&self.keeps);
+        let mut versions = self.replica.durable().clone();
+        let covered = coverage.iter().flat_map(Coverage::marks);
+        for (partition, origin, last) in marks.iter().copied().chain(covered) {
+            versions.advance(partition, origin, last);
+        }
+        if self.broken == Some(Rule::VersionsBehindLog) {
+            disk.versions = self.replica.held().clone();
+        }
+        transaction.versions = Some((versions, first));
+        coverage
+    }
+
+    /// The commit is on the disk.
+    pub(super) fn committed(&mut self, disk: &mut Disk) -> Vec<Effect> {
+        let Some(committing) = self.committing.take() else { return Vec::new() };
+        let Committing { own, mut transaction, marks, adopted } = committing;
+        if let Some((_, first)) = transaction.versions.as_mut() {
+            let own = disk.log.range(..(*first, 0)).filter(|((_, index), _)| *index == 0);
+            let mine =
+                own.filter(|(_, (_, record))| decode(record).is_ok_and(|frame| frame.origin == self.origin));
+            self.floor = mine.map(|(key, _)| key.0).max().unwrap_or(0).max(self.floor);
+        }
+        disk.apply(transaction);
+        if self.broken == Some(Rule::ChunksDeletedByDurable) {
+            for (topic, column) in &mut disk.chunks {
+                if let Some(first) = self.rings[*topic].first() {
+                    column.retain(|time, _| *time >= first.0);
+                }
+            }
+        }
+        let mut effects = self.replica.committed(own.map(|own| own.0), marks);
+        if let Some(coverage) = adopted {
+            effects.extend(self.replica.adopted(&coverage));
+        }
+        effects
+    }
+
+    /// The transaction as the disk would have it, when the node is killed right after the sync.
+    pub(super) fn synced(&mut self, disk: &mut Disk) {
+        if let Some(committing) = self.committing.take() {
+            disk.apply(committing.transaction);
+        }
+    }
+
+    /// The next own frame for a peer, behind the one that it has; or what replication does where the log lacks it.
+    pub(super) fn stream(&mut self, node: NodeId, disk: &Disk) -> Result<Message, Option<Vec<Effect>>> {
+        let previous = self.replica.next(node).ok_or(None)?;
+        if previous < self.floor {
+            return Err(Some(self.replica.trimmed(node)));
+        }
+        let committing = self.committing.as_ref().and_then(|committing| committing.own.clone());
+        let next = disk.own_after(previous, self.origin);
+        let (number, frame) = next.or(committing.filter(|own| own.0 > previous)).ok_or(None)?;
+        if self.replica.sent(node, previous, number) {
+            Ok(Message::Frame { previous, frame })
+        } else {
+            Err(None)
+        }
+    }
+
+    /// The blocks of `origin` from the given numbers on, as the log has them; then the partitions whose first one it
+    /// lacks.
+    pub(super) fn serve(disk: &Disk, origin: Origin, blocks: &[(Partition, u64)]) -> Vec<Message> {
+        let from: BTreeMap<_, _> = blocks.iter().copied().collect();
+        let mut next = from.clone();
+        let mut messages = Vec::new();
+        for (frame, record) in disk.frames_of(origin) {
+            let mut fits = BTreeSet::new();
+            for block in &frame.blocks {
+                if next.get(&block.partition) == Some(&block.number) {
+                    next.insert(block.partition, block.number + 1);
+                    fits.insert((block.partition, block.number));
+                }
+            }
+            let reduced = reduce(record, |partition, number| fits.contains(&(partition, number)));
+            messages.extend(reduced.map(|frame| Message::Relay { frame: frame.into() }));
+        }
+        let lacking = next.iter().filter(|(partition, next)| from.get(partition) == Some(next));
+        let partitions: Vec<_> = lacking.map(|(partition, _)| *partition).collect();
+        if !partitions.is_empty() {
+            messages.push(Message::Trimmed { partitions });
+        }
+        messages
+    }
+
+    /// All of some partitions as they stand on the disk at this moment.
+    pub(super) fn snapshot(
+        disk: &Disk,
+        plan: &Plan,
+        partitions: &[Partition],
+        read: u64,
+    ) -> Result<Vec<Message>, String> {
+        let asked: BTreeSet<_> =
+            partitions.iter().copied().filter(|partition| partition.0 < BLOCKS).collect();
+        let topics = |topic: &usize| asked.contains(&plan.topics[*topic].partition);
+        let mut names = Piece::default();
+        names
+            .series
+            .extend(disk.series.iter().copied().filter(topics).map(|topic| names_record(plan, topic)));
+        if asked.contains(&REGISTRY) {
+            names.descriptors.extend(disk.keeps.iter().map(|(topic, keep)| keep_record(plan, *topic, *keep)));
+            let frames = disk.log.values();
+            let registry =
+                frames.filter_map(|(_, record)| reduce(record, |partition, _| partition == REGISTRY));
+            names.frames.extend(registry.map(Bytes::from));
+        }
+        let mut pieces = vec![names];
+        for (topic, column) in disk.chunks.iter().filter(|(topic, _)| topics(topic)) {
+            pieces.extend(chunk_piece(plan, *topic, column, false));
+        }
+        let frames = disk.log.values().filter_map(|(_, record)| {
+            reduce(record, |partition, _| partition != REGISTRY && asked.contains(&partition))
+        });
+        let frames: Vec<_> = frames.map(Bytes::from).collect();
+        pieces.extend(
+            frames.chunks(FRAMES_A_PART).map(|frames| Piece { frames: frames.to_vec(), ..Piece::default() }),
+        );
+        let parts = pieces.len() as u64;
+        let mut messages: Vec<_> =
+            (0..).zip(pieces).map(|(place, piece)| Message::Part { read, place, piece }).collect();
+        let coverage = Replica::coverage(&disk.durable()?, partitions);
+        messages.push(Message::SnapshotEnd { read, parts, coverage });
+        Ok(messages)
+    }
+
+    /// What memory holds of one origin, as if that were the origin's part of the partitions.
+    pub(super) fn survivors(
+        &self,
+        plan: &Plan,
+        partitions: &[Partition],
+        read: u64,
+        only: Origin,
+    ) -> Vec<Message> {
+        let mut coverage = Replica::coverage(self.replica.durable(), partitions);
+        coverage.partitions.iter_mut().for_each(|(_, entries)| entries.retain(|(origin, _)| *origin == only));
+        coverage.frames.retain(|(origin, _)| *origin == only);
+        let topics = self.series.iter().filter(|topic| partitions.contains(&plan.topics[**topic].partition));
+        let mut all = Piece::default();
+        for topic in topics.copied() {
+            all.series.push(names_record(plan, topic));
+            let mut column = column(&self.rings[topic]);
+            column.retain(|_, (stamp, _)| stamp.author == author(only));
+            all.chunks
+                .extend(chunk_piece(plan, topic, &column, false).into_iter().flat_map(|piece| piece.chunks));
+        }
+        let part = Message::Part { read, place: 0, piece: all };
+        vec![part, Message::SnapshotEnd { read, parts: 1, coverage }]
+    }
+
+    /// The hash of a ring's content.
+    pub(super) fn hash(&self, topic: usize) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for (time, (stamp, value)) in column(&self.rings[topic]) {
+            hasher.update(&time.to_le_bytes());
+            hasher.update(&stamp.time.to_le_bytes());
+            hasher.update(&stamp.author.to_le_bytes());
+            hasher.update(&value.to_le_bytes());
+        }
+        let mut hash = [0; 8];
+        hash.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(hash)
+    }
+
+    /// The rings of some series, for a peer that found them different.
+    pub(super) fn rings_of(&self, plan: &Plan, series: &[u128], answer: bool) -> Piece {
+        let mut all = Piece { answer, ..Piece::default() };
+        for topic in series.iter().filter_map(|id| plan.by_id(SeriesId(id.to_be_bytes()))) {
+            let piece = chunk_piece(plan, topic, &column(&self.rings[topic]), answer);
+            all.chunks.extend(piece.into_iter().flat_map(|piece| piece.chunks));
+            all.series.push(names_record(plan, topic));
+        }
+        all
+    }
+}
+
+/// An empty ring is described with the bound that every ring has.
+pub(super) fn empty_ring(plan: &Plan, topic: usize) -> Ring {
+    Ring::new(plan.topics[topic].keep, Shape::Numbers(1))
+}
+
+fn names_record(plan: &Plan, topic: usize) -> Bytes {
+    let name = &plan.topics[topic].name;
+    let mut record = Vec::new();
+    put_text(&mut record, name.sensor.as_str());
+    put_text(&mut record, name.attribute.as_str());
+    put_text(&mut record, name.kind.name());
+    seal(&mut record);
+    record.into()
+}
+
+fn keep_record(plan: &Plan, topic: usize, keep: usize) -> Bytes {
+    let name = &plan.topics[topic].name;
+    let description = AttributeDescription { keep: Some(keep), ..AttributeDescription::default() };
+    let operation = Operation {
+        sensor: name.sensor.clone(),
+        stamp: Stamp { time: 0, author: 0 },
+        description: Description { name: None, attributes: vec![(name.attribute.clone(), description)] },
+    };
+    let mut record = Vec::new();
+    operation.encode(&mut record);
+    seal(&mut record);
+    record.into()
+}
+
+fn chunk_piece(plan: &Plan, topic: usize, column: &Column, answer: bool) -> Option<Piece> {
+    if column.is_empty() {
+        return None;
+    }
+    let (samples, stamps) = samples(column);
+    let series = u128::from_be_bytes(plan.topics[topic].id.0);
+    let chunks = vec![(series, chunks::encode(&samples, &stamps).into())];
+    Some(Piece { chunks, answer, ..Piece::default() })
+}
