@@ -31,7 +31,7 @@ fn runs(seeds: u64, broken: Option<Rule>) -> (Counts, Option<(u64, String)>) {
                         break;
                     }
                     let outcome = run(seed, broken, false);
-                    let mut all = all.lock().unwrap();
+                    let mut all = all.lock().expect("a run that panics ends the test");
                     all.0.join(&outcome.counts);
                     if let Err(what) = outcome.verdict {
                         failed.store(true, Ordering::Relaxed);
@@ -46,7 +46,7 @@ fn runs(seeds: u64, broken: Option<Rule>) -> (Counts, Option<(u64, String)>) {
             });
         }
     });
-    all.into_inner().unwrap()
+    all.into_inner().expect("a run that panics ends the test")
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn is_noticed(rule: Rule) {
     let Some((seed, what)) = failure else {
         panic!("{SEEDS} seeds without {rule:?}, and nothing was noticed")
     };
-    println!("without {rule:?}, seed {seed}: {what}");
+    eprintln!("without {rule:?}, seed {seed}: {what}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ impl Peer {
                 })
             }
             Message::Part { read, place, piece } => {
-                if !self.shared().replica.lock().expects_parts(self.node) {
+                if !self.shared().replica.lock().expects_part(self.node, read, place) {
                     return Ok(());
                 }
                 self.join(&piece)?;

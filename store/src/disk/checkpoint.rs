@@ -98,6 +98,9 @@ impl Checkpointer {
 
     /// Hands an errand over and waits until it is committed.
     fn send(&self, errand: Errand) -> Result<(), Ended> {
+        // Blocks of a peer are in rings a moment before they are in the group, under this lock: what was read above is in
+        // the group now, so the chunks are committed with its frame or behind it, never ahead.
+        drop(self.shared.replica.lock());
         let (done, committed) = sync_channel(1);
         self.errands.send((errand, done)).map_err(|_| Ended)?;
         self.shared.group.errand();

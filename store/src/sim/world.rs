@@ -100,6 +100,9 @@ pub(super) enum Bulk {
     },
 }
 
+/// Messages of sessions that wait for a cut to heal.
+pub(super) type Stalled = VecDeque<(u64, Box<Message>)>;
+
 pub(super) struct World {
     pub broken: Option<Rule>,
     pub plan: Plan,
@@ -114,7 +117,7 @@ pub(super) struct World {
     pub sessions: u64,
     /// When the last message of a direction arrives: messages of a stream do not overtake each other.
     pub last_arrival: BTreeMap<(usize, usize), u64>,
-    pub stalled: BTreeMap<(usize, usize), VecDeque<(u64, Box<Message>)>>,
+    pub stalled: BTreeMap<(usize, usize), Stalled>,
     pub witness: Witness,
     pub counts: Counts,
     /// Faults have ended.
