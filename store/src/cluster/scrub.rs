@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::disk::checkpoint::series_record;
+use crate::disk::checkpoint::{descriptor, series_record};
 use crate::disk::chunks::{self, CHUNK_SAMPLES};
 use crate::disk::recover::series_names;
 use crate::disk::tables::series_key;
@@ -128,11 +128,15 @@ pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs:
 pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message> {
     let mut pieces = Vec::new();
     for series in series.iter().filter_map(|id| store.memory().by_id(SeriesId(id.to_be_bytes()))) {
+        // Rings of unequal `keep` do not become equal: what is said of the sensor goes with them.
+        let said = store.memory().known(series.sensor().as_str());
+        let said = said.and_then(|(sensor, all)| descriptor(&sensor, &all)).map(Bytes::from);
         let state = series.lock();
         let names = Bytes::from(series_record(&series, state.kind.name()));
         let (held, mut at) = (state.ring.len(), 0);
         loop {
             let mut piece = Piece { series: vec![names.clone()], ..Piece::default() };
+            piece.descriptors.extend(said.clone());
             let mut bytes = 0;
             while at < held && bytes < PIECE_BYTES {
                 let range = at..(at + CHUNK_SAMPLES).min(held);

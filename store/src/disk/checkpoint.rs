@@ -159,7 +159,7 @@ pub(crate) fn series_record(series: &Series, kind: &str) -> Vec<u8> {
 }
 
 /// The operations that make the sensor's descriptor, one for each stamp; `None` when nothing is described.
-fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
+pub(crate) fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
     let mut by_stamp: HashMap<_, Description> = HashMap::new();
     let name = sensor.name.lock().clone();
     if name.val.is_some() {

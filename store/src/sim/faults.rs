@@ -154,9 +154,10 @@ impl World {
                 let topic = self.dice.index(self.plan.topics.len());
                 self.raise_keep(at, topic);
             }
-            64..90 => {
-                let other = (at + 1 + self.dice.index(self.nodes.len() - 1)) % self.nodes.len();
-                self.scrub(at, other);
+            64..95 => {
+                for other in (0..self.nodes.len()).filter(|other| *other != at) {
+                    self.scrub(at, other);
+                }
             }
             _ => {}
         }

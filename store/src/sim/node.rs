@@ -344,6 +344,9 @@ impl Run {
     /// Adds a slice of the checkpoint to a transaction; returns what it makes count.
     fn slice(&mut self, disk: &mut Disk, marks: &[Mark], transaction: &mut Transaction) -> Option<Coverage> {
         let checkpoint = self.checkpoint.as_mut()?;
+        if self.broken == Some(Rule::VersionsBehindLog) {
+            disk.versions = self.replica.held().clone();
+        }
         for topic in checkpoint.left.drain(..SLICE.min(checkpoint.left.len())) {
             transaction.chunks.push((topic, column(&self.rings[topic])));
         }
@@ -357,9 +360,6 @@ impl Run {
         let covered = coverage.iter().flat_map(Coverage::marks);
         for (partition, origin, last) in marks.iter().copied().chain(covered) {
             versions.advance(partition, origin, last);
-        }
-        if self.broken == Some(Rule::VersionsBehindLog) {
-            disk.versions = self.replica.held().clone();
         }
         transaction.versions = Some((versions, first));
         coverage
@@ -505,6 +505,7 @@ impl Run {
     /// The hash of a ring's content.
     pub(super) fn hash(&self, topic: usize) -> u64 {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.rings[topic].keep().to_le_bytes());
         for (time, (stamp, value)) in column(&self.rings[topic]) {
             hasher.update(&time.to_le_bytes());
             hasher.update(&stamp.time.to_le_bytes());
@@ -523,6 +524,8 @@ impl Run {
             let piece = chunk_piece(plan, topic, &column(&self.rings[topic]), answer);
             all.chunks.extend(piece.into_iter().flat_map(|piece| piece.chunks));
             all.series.push(names_record(plan, topic));
+            let keep = self.keeps.get(&topic).copied();
+            all.descriptors.extend(keep.map(|keep| keep_record(plan, topic, keep)));
         }
         all
     }

@@ -57,7 +57,8 @@ impl Plan {
         let topics =
             (0..sensors).flat_map(|sensor| (0..attributes).map(move |attribute| (sensor, attribute)));
         let topics = topics.map(|(sensor, attribute)| {
-            let keep = dice.between(2, 9) as usize;
+            // Short rings evict all the time; in long ones nothing that was lost is forgotten.
+            let keep = if dice.chance(500) { dice.between(2, 6) } else { dice.between(10, 40) } as usize;
             topic(&format!("sensor-{sensor}"), &format!("attribute-{attribute}"), keep)
         });
         let topics = topics.collect();

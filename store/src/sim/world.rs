@@ -531,7 +531,10 @@ impl World {
             let Node { run: Some(run), disk, .. } = &mut self.nodes[at] else { return };
             match run.stream(to, disk) {
                 Ok(message) => self.send_to(at, to, message),
-                Err(Some(effects)) => return self.machine(at, |_, _, _| effects),
+                Err(Some(effects)) => {
+                    self.last_wanted.insert((at, peer), run.origin);
+                    return self.machine(at, |_, _, _| effects);
+                }
                 Err(None) => return,
             }
         }
@@ -569,7 +572,11 @@ impl World {
         if self.healing {
             return;
         }
-        let pause = self.dice.between(self.plan.pause / 4, 2 * self.plan.pause);
+        // Now and then clients rest, so that vectors become equal and rings can be compared.
+        let pause = match self.dice.chance(20) {
+            true => self.dice.between(SECOND, 3 * SECOND),
+            false => self.dice.between(self.plan.pause / 4, 2 * self.plan.pause),
+        };
         self.after(pause, Event::Client);
         let topic = self.dice.index(self.plan.topics.len());
         let next = self.times[topic];
