@@ -100,7 +100,9 @@ impl Disk {
         self.series.extend(series);
         self.keeps.extend(keeps);
         if let Some((versions, first)) = versions {
-            self.versions = versions;
+            for (partition, origin, last) in versions.iter() {
+                self.versions.advance(partition, origin, last);
+            }
             self.log = self.log.split_off(&(first, 0));
         }
     }

@@ -12,6 +12,7 @@ use super::{Counts, Outcome, Rule};
 use crate::model::ids::{NodeId, Origin, Partition};
 use crate::replica::message::Message;
 use crate::replica::state::Effect;
+use crate::replica::version::BLOCKS;
 use crate::ring::Ring;
 
 /// Replicas compare vectors this often.
@@ -129,8 +130,8 @@ pub(super) struct World {
     pub raised: Vec<bool>,
     /// A node has joined parts of a snapshot that broke off: it may hold more than its vector says.
     pub broken_off: bool,
-    /// Who asked for blocks of which origin last: for the rule that a snapshot counts as a whole.
-    last_wanted: BTreeMap<(usize, usize), Origin>,
+    /// What a node said to have trimmed, and of which origin: for the rule that a snapshot counts as a whole.
+    trimmed: BTreeMap<(usize, NodeId, Vec<Partition>), Origin>,
     failure: Option<String>,
     traced: bool,
     story: Vec<String>,
@@ -173,7 +174,7 @@ impl World {
             times: vec![1000; topics],
             raised: vec![false; topics],
             broken_off: false,
-            last_wanted: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
             failure: None,
             traced,
             story: Vec::new(),
@@ -393,8 +394,8 @@ impl World {
                     let messages = Run::serve(&self.nodes[at].disk, origin, &blocks);
                     let relays = messages.iter().filter(|message| matches!(message, Message::Relay { .. }));
                     self.counts.add("relays", relays.count() as u64);
-                    if let Some(peer) = self.ids.get(&to).copied() {
-                        self.last_wanted.insert((at, peer), origin);
+                    if let Some(Message::Trimmed { partitions }) = messages.last() {
+                        self.trimmed.insert((at, to, partitions.clone()), origin);
                     }
                     self.queue_bulk(at, to, messages.into_iter().map(Bulk::Ready));
                 }
@@ -410,8 +411,10 @@ impl World {
 
     fn snapshot(&mut self, at: usize, to: NodeId, partitions: Vec<Partition>, read: u64) {
         let Node { run: Some(run), disk, .. } = &self.nodes[at] else { return };
-        let peer = self.ids.get(&to).copied().unwrap_or(at);
-        let messages = match (self.broken, self.last_wanted.get(&(at, peer))) {
+        let asked = (at, to, partitions);
+        let origin = self.trimmed.get(&asked);
+        let partitions = asked.2;
+        let messages = match (self.broken, origin) {
             (Some(Rule::SnapshotAtOnce), _) => {
                 let later = Bulk::Later { partitions, read, place: 0 };
                 return self.queue_bulk(at, to, std::iter::once(later));
@@ -422,7 +425,7 @@ impl World {
                 Err(what) => return self.fail(format!("node {at} cannot read a snapshot: {what}")),
             },
         };
-        self.tell(|| format!("node {at} sends {peer} a snapshot of {} parts", messages.len() - 1));
+        self.tell(|| format!("node {at} sends {to} a snapshot of {} parts", messages.len() - 1));
         self.queue_bulk(at, to, messages.into_iter().map(Bulk::Ready));
     }
 
@@ -532,7 +535,8 @@ impl World {
             match run.stream(to, disk) {
                 Ok(message) => self.send_to(at, to, message),
                 Err(Some(effects)) => {
-                    self.last_wanted.insert((at, peer), run.origin);
+                    let all = (0..BLOCKS).map(Partition).collect();
+                    self.trimmed.insert((at, to, all), run.origin);
                     return self.machine(at, |_, _, _| effects);
                 }
                 Err(None) => return,
@@ -573,10 +577,10 @@ impl World {
             return;
         }
         // Now and then clients rest, so that vectors become equal and rings can be compared.
-        let pause = match self.dice.chance(20) {
-            true => self.dice.between(SECOND, 3 * SECOND),
-            false => self.dice.between(self.plan.pause / 4, 2 * self.plan.pause),
-        };
+        let rest = self.dice.chance(20);
+        let (least, most) =
+            if rest { (SECOND, 3 * SECOND) } else { (self.plan.pause / 4, 2 * self.plan.pause) };
+        let pause = self.dice.between(least, most);
         self.after(pause, Event::Client);
         let topic = self.dice.index(self.plan.topics.len());
         let next = self.times[topic];
