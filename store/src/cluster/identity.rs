@@ -14,6 +14,7 @@ use foca::{Codec, Header, Message};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::heard::Heard;
 use crate::model::ids::{IdError, NodeId, NodeName};
 
 /// Renewals in a row after which a member stays down for a while: two live nodes fight over one name.
@@ -152,7 +153,10 @@ impl TryFrom<Written> for Identity {
 /// What reading a message needs to know of its reader, and what it notes for it. Shared by the codec, which foca owns,
 /// with the task that owns foca.
 #[derive(Clone)]
-pub(super) struct Own(Arc<Mutex<Reader>>);
+pub(super) struct Own {
+    reader: Arc<Mutex<Reader>>,
+    heard: Heard,
+}
 
 struct Reader {
     identity: Identity,
@@ -162,21 +166,21 @@ struct Reader {
 }
 
 impl Own {
-    pub(super) fn new(identity: Identity) -> Self {
+    pub(super) fn new(identity: Identity, heard: Heard) -> Self {
         let tag = identity.tag();
-        Self(Arc::new(Mutex::new(Reader { identity, tag, rival: None })))
+        Self { reader: Arc::new(Mutex::new(Reader { identity, tag, rival: None })), heard }
     }
 
     /// Messages are now addressed to this one.
     pub(super) fn set(&self, identity: Identity) {
-        let mut reader = self.0.lock();
+        let mut reader = self.reader.lock();
         reader.tag = identity.tag();
         reader.identity = identity;
     }
 
     /// Who sends under this node's name, if somebody has for at least `long`, and not only long ago.
     pub(super) fn rival(&self, long: Duration) -> Option<Member> {
-        let mut reader = self.0.lock();
+        let mut reader = self.reader.lock();
         let (rival, first, last) = reader.rival.as_ref()?;
         if last.elapsed() > RENEWALS_WITHIN {
             reader.rival = None;
@@ -186,7 +190,8 @@ impl Own {
     }
 
     fn read_src(&self, src: &Identity) {
-        let mut reader = self.0.lock();
+        self.heard.note(&src.member);
+        let mut reader = self.reader.lock();
         if src.member.name != reader.identity.member.name || src.member.same_run(&reader.identity.member) {
             return;
         }
@@ -239,7 +244,7 @@ impl Codec<Identity> for Postcard {
     fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Identity>, CodecError> {
         let (src, src_incarnation, to, message) = read::<(Identity, u16, u64, Message<Identity>)>(buf)?;
         self.0.read_src(&src);
-        let reader = self.0.0.lock();
+        let reader = self.0.reader.lock();
         let mine = to == reader.tag || (to == ANYONE && message == Message::Announce);
         // What is meant for somebody else is given an addressee that foca does not take for this node.
         let dst = if mine { reader.identity.clone() } else { src.clone() };
@@ -268,6 +273,10 @@ mod tests {
             start,
             address: "127.0.0.1:4400".parse().unwrap(),
         })
+    }
+
+    fn own(identity: &Identity) -> Own {
+        Own::new(identity.clone(), Heard::default())
     }
 
     #[test]
@@ -304,7 +313,7 @@ mod tests {
     #[test]
     fn messages_survive_the_wire_and_find_their_addressee_only() {
         let (a, b, c) = (identity("a", 1), identity("b", 2), identity("c", 3));
-        let (own_a, own_b) = (Own::new(a.clone()), Own::new(b.clone()));
+        let (own_a, own_b) = (own(&a), own(&b));
         let (mut at_a, mut at_b) = (Postcard(own_a), Postcard(own_b.clone()));
         let mut cross = |dst: &Identity, message: Message<Identity>| {
             let header = Header { src: a.clone(), src_incarnation: 3, dst: dst.clone(), message };
@@ -328,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_or_makes_no_sense_is_an_error() {
-        let mut codec = Postcard(Own::new(identity("a", 1)));
+        let mut codec = Postcard(own(&identity("a", 1)));
         let member = foca::Member::alive(identity("b", 2));
         let mut bytes = Vec::new();
         codec.encode_member(&member, &mut bytes).unwrap();
@@ -344,7 +353,7 @@ mod tests {
     #[test]
     fn another_run_that_sends_under_the_same_name_is_a_rival() {
         let (a, other) = (identity("a", 1), identity("a", 2));
-        let own = Own::new(a.clone());
+        let own = own(&a);
         let mut codec = Postcard(own.clone());
         for src in [identity("b", 9), a.renew().unwrap()] {
             let header = Header { src, src_incarnation: 0, dst: a.clone(), message: Message::Ping(0) };

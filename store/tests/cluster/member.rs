@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::{Duration, Instant};
 
@@ -24,17 +25,20 @@ const NOTICED: Duration = Duration::from_secs(4);
 struct Net {
     /// Pairs (from, to) of real sockets between which nothing passes.
     cut: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>,
+    /// Of a hundred datagrams so many are lost.
+    lost: Arc<AtomicU32>,
 }
 
 impl Net {
     /// An address that leads to `real`.
     async fn address_of(&self, real: SocketAddr) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let (address, cut) = (socket.local_addr().unwrap(), Arc::clone(&self.cut));
+        let (address, net) = (socket.local_addr().unwrap(), self.clone());
         tokio::spawn(async move {
             let mut buffer = [0; 2048];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-                if !cut.lock().unwrap().contains(&(from, real)) {
+                let lost = rand::random_range(0..100) < net.lost.load(Relaxed);
+                if !lost && !net.cut.lock().unwrap().contains(&(from, real)) {
                     // As good as the network: what does not go is lost.
                     socket.send_to(&buffer[..length], real).await.ok();
                 }
@@ -272,6 +276,66 @@ async fn a_partition_heals_by_itself() {
 }
 
 #[tokio::test]
+async fn a_network_that_loses_much_kills_nobody() {
+    let net = Net::default();
+    let (mut a, mut b, mut c) = three(&net).await;
+    net.lost.store(30, Relaxed);
+    let mut suspected = 0;
+    let watched = async {
+        loop {
+            let event = tokio::select! {
+                event = a.events.recv() => event,
+                event = b.events.recv() => event,
+                event = c.events.recv() => event,
+            };
+            match event.unwrap() {
+                MemberEvent::Suspect(_) => suspected += 1,
+                MemberEvent::Recovered(_) => {}
+                wrong => panic!("{wrong:?}"),
+            }
+        }
+    };
+    // For ever, if it were up to them.
+    assert!(timeout(Duration::from_secs(15), watched).await.is_err());
+    assert!(suspected > 0, "nothing was lost that mattered");
+    // Silence is still told from loss.
+    net.part(&[&[&a, &b], &[&c]]);
+    let began = Instant::now();
+    a.sees(MemberEvent::Down, &c).await;
+    assert!(began.elapsed() < NOTICED, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn who_is_heard_on_a_link_lives() {
+    let net = Net::default();
+    let (mut a, mut b) = (Peer::start(&net, "a", 1).await, Peer::start(&net, "b", 2).await);
+    b.membership.announce(a.member.address);
+    find_each_other(&mut a, &mut b).await;
+    // All datagrams are lost, but a link between them goes on.
+    net.part(&[&[&a], &[&b]]);
+    let mut beats = tokio::time::interval(Duration::from_millis(100));
+    let until = Instant::now() + NOTICED;
+    while Instant::now() < until {
+        tokio::select! {
+            _ = beats.tick() => a.membership.heard(&b.member),
+            event = a.events.recv() => assert_eq!(event, Some(MemberEvent::Suspect(b.member.clone()))),
+        }
+    }
+    b.sees(MemberEvent::Down, &a).await;
+    a.sees(MemberEvent::Down, &b).await;
+}
+
+#[tokio::test]
+async fn who_left_in_another_way_has_left_everywhere() {
+    let (mut a, mut b, c) = three(&Net::default()).await;
+    let member = c.member.clone();
+    drop(c);
+    a.membership.has_left(&member);
+    a.expect(&[MemberEvent::Left(member.clone())]).await;
+    b.expect(&[MemberEvent::Left(member)]).await;
+}
+
+#[tokio::test]
 async fn three_who_all_lost_each_other_find_each_other_again() {
     let net = Net::default();
     let (mut a, mut b, mut c) = three(&net).await;
@@ -395,15 +459,15 @@ async fn garbage_is_counted_and_costs_nobody_anything() {
     }
     // Genuine seals around nonsense: a bug of another node, or of a later version.
     let mut sealer = store::cluster::datagram::Sealer::new(&Keys::new(Some("s")));
-    for payload in [&[][..], &[0], &[0; 40], &[0xff; 400], &[1, 1, b'/'], &[2], &[77, 1]] {
+    for payload in [&[][..], &[0], &[0; 40], &[0xff; 400], &[1, 1, b'/'], &[2], &[3, 9], &[4], &[77, 1]] {
         let datagram = sealer.seal(payload).unwrap();
         stranger.send_to(&datagram, a.real).await.unwrap();
         stranger.send_to(&datagram, a.real).await.unwrap();
     }
     assert!(timeout(Duration::from_secs(2), a.events.recv()).await.is_err(), "nobody is suspected");
     let taken = a.membership.figures().taken;
-    assert_eq!((taken.short, taken.long, taken.seal, taken.repeated), (3, 2, 3, 7));
-    assert_eq!(a.membership.figures().malformed, 6, "a lone farewell is only late");
+    assert_eq!((taken.short, taken.long, taken.seal, taken.repeated), (3, 2, 3, 9));
+    assert_eq!(a.membership.figures().malformed, 8, "a lone farewell is only late");
     assert_eq!(a.alive(), ["b"]);
 }
 
