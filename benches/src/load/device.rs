@@ -33,6 +33,8 @@ pub struct Pace {
     pub every: Duration,
     /// For how long.
     pub lasting: Duration,
+    /// At most so many frames.
+    pub frames: u64,
 }
 
 /// What a device has done.
@@ -42,6 +44,8 @@ pub struct Sent {
     pub at: Vec<Instant>,
     /// Microseconds from there to its acknowledgement.
     pub acknowledged: Vec<u64>,
+    /// The fewest copies that an acknowledgement spoke of.
+    pub fewest_copies: Option<u8>,
 }
 
 /// A device that has been welcomed.
@@ -76,7 +80,7 @@ impl Device {
             Encoding::Cbor => Message::binary(to_cbor(&hello)),
         };
         device.socket.send(hello).await?;
-        match device.next().await? {
+        match device.answer().await? {
             FromNode::Welcome { .. } => Ok(device),
             other => Err(format!("instead of a welcome came {other:?}").into()),
         }
@@ -88,13 +92,13 @@ impl Device {
         let (first, mut sent, mut waiting) = (self.seq, Sent::default(), VecDeque::<(u64, Instant)>::new());
         loop {
             let now = began.elapsed();
-            let over = now >= pace.lasting;
+            let over = now >= pace.lasting || self.seq - first >= pace.frames;
             let due = if pace.every.is_zero() {
                 u64::MAX
             } else {
                 (now.as_secs_f64() / pace.every.as_secs_f64()) as u64 + 1
             };
-            while !over && waiting.len() < pace.window && self.seq - first < due {
+            while !over && waiting.len() < pace.window && self.seq - first < due.min(pace.frames) {
                 self.seq += 1;
                 let frame = frames.frame(self.seq, start);
                 let at = Instant::now();
@@ -108,13 +112,13 @@ impl Device {
             }
             let paced = !over && waiting.len() < pace.window;
             let next_due = began + pace.every.mul_f64((self.seq - first) as f64).min(pace.lasting);
-            // Reading is cancel-safe: a message that is not whole yet stays in the socket's buffer.
             let answer = tokio::select! {
-                answer = self.next() => Some(answer?),
+                answer = self.answer() => Some(answer?),
                 () = sleep_until(next_due.into()), if paced => None,
             };
             match answer {
-                Some(FromNode::Ack { seq, .. }) => {
+                Some(FromNode::Ack { seq, copies }) => {
+                    sent.fewest_copies = Some(sent.fewest_copies.map_or(copies, |fewest| fewest.min(copies)));
                     let covered = waiting.partition_point(|(held, _)| *held <= seq);
                     let latency = |(_, at): (u64, Instant)| at.elapsed().as_micros() as u64;
                     sent.acknowledged.extend(waiting.drain(..covered).map(latency));
@@ -127,8 +131,18 @@ impl Device {
         }
     }
 
-    /// The next message of the node.
-    async fn next(&mut self) -> Result<FromNode, Error> {
+    /// Writes a frame into the buffer.
+    pub async fn feed(&mut self, frame: Message) -> Result<(), Error> {
+        Ok(self.socket.feed(frame).await?)
+    }
+
+    /// Sends the buffer.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        Ok(self.socket.flush().await?)
+    }
+
+    /// The next message of the node. Cancel-safe: one that is not whole yet stays in the socket's buffer.
+    pub async fn answer(&mut self) -> Result<FromNode, Error> {
         loop {
             let silent = |_| "the node was silent while it owed an answer";
             let message = timeout(ANSWER_WITHIN, self.socket.next()).await.map_err(silent)?;

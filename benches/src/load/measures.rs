@@ -205,7 +205,7 @@ async fn drive(node: &Node, settings: &Settings, encoding: Encoding, pace: Pace)
 fn devices(settings: &Settings, runtime: &Runtime, encoding: Encoding) -> Result<Run, Error> {
     let node = Node::start(&settings.sensorium, &settings.dir)?;
     let lasting = Duration::from_secs(settings.seconds);
-    let pace = Pace { window: settings.window, every: Duration::ZERO, lasting };
+    let pace = Pace { window: settings.window, every: Duration::ZERO, lasting, frames: u64::MAX };
     let meter = Meter::start(&node)?;
     let sent = runtime.block_on(drive(&node, settings, encoding, pace))?;
     let frames: usize = sent.iter().map(|sent| sent.at.len()).sum();
@@ -277,7 +277,12 @@ fn live(settings: &Settings, runtime: &Runtime, format: Format) -> Result<Run, E
     let start = SampleTime(samples::START);
     let every = Duration::from_micros(frames.span() as u64);
     // One frame ahead, so that the viewer has something to see before the measurement begins.
-    let ahead = Pace { window: 1, every: Duration::from_secs(60), lasting: Duration::from_millis(100) };
+    let ahead = Pace {
+        window: 1,
+        every: Duration::from_secs(60),
+        lasting: Duration::from_millis(100),
+        frames: u64::MAX,
+    };
     let (mut device, ahead) = runtime.block_on(async {
         let mut device = Device::connect(node.http, Encoding::Json, "live-0", Some(("ecg", ecg()))).await?;
         let sent = device.send(&frames, start, ahead).await?;
@@ -291,7 +296,8 @@ fn live(settings: &Settings, runtime: &Runtime, format: Format) -> Result<Run, E
         let viewing = scope.spawn(move || {
             viewer.follow(|| ended.get().is_some_and(|at| at.elapsed() > VIEW_AFTER)).map(|()| viewer)
         });
-        let pace = Pace { window: 1000, every, lasting: Duration::from_secs(settings.seconds) };
+        let pace =
+            Pace { window: 1000, every, lasting: Duration::from_secs(settings.seconds), frames: u64::MAX };
         let sent = runtime.block_on(device.send(&frames, start, pace));
         ended.get_or_init(Instant::now);
         (sent, viewing.join())
@@ -366,7 +372,12 @@ fn reads(settings: &Settings, runtime: &Runtime) -> Result<Run, Error> {
     let node = Node::start(&settings.sensorium, &settings.dir)?;
     let frames_a_second = settings.rate as f64 / settings.frame as f64 / settings.connections as f64;
     let every = Duration::from_secs_f64(1.0 / frames_a_second);
-    let pace = Pace { window: settings.window, every, lasting: Duration::from_secs(settings.seconds) };
+    let pace = Pace {
+        window: settings.window,
+        every,
+        lasting: Duration::from_secs(settings.seconds),
+        frames: u64::MAX,
+    };
     let ended = OnceLock::<()>::new();
     let meter = Meter::start(&node)?;
     let (sent, micros) = std::thread::scope(|scope| {
