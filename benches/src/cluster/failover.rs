@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::contender::{Contender, NODES, View};
 use super::ours::KEEP;
-use super::publisher::{self, Published, publish};
+use super::publisher::{self, Published, SILENT_FOR, publish};
 use super::settings::Settings;
 use super::table::Figure;
 use super::viewer::{self, Seen, Viewed, view};
@@ -107,6 +107,7 @@ impl Crowd {
                 every: EVERY,
                 window: WINDOW,
                 samples: 1,
+                patience: SILENT_FOR,
                 progress: kept[publisher].clone(),
             };
             runtime.spawn(publish::<C::Line>(job, stopped.clone()))

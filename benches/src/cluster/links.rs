@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::contender::{Contender, NODES};
-use super::publisher::{self, publish};
+use super::publisher::{self, PATIENT, publish};
 use super::settings::Settings;
 use super::sockets;
 use super::table::Figure;
@@ -52,6 +52,7 @@ pub fn bytes<C: Contender>(
             every,
             window: WINDOW,
             samples,
+            patience: PATIENT,
             progress: Arc::default(),
         };
         let tasks: Vec<_> = (0..count)

@@ -13,8 +13,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::contender::Line;
 use crate::load::Error;
 
-/// How long a node may owe an acknowledgement and say nothing.
+/// The patience of a publisher that can go elsewhere. One that cannot has more, and does not send again either.
 pub const SILENT_FOR: Duration = Duration::from_secs(1);
+/// The patience of a publisher that has one node only.
+pub const PATIENT: Duration = Duration::from_secs(30);
 /// How long it may take to connect: a stopped process accepts, and says nothing.
 pub const OPEN_WITHIN: Duration = Duration::from_millis(500);
 /// The rest after every node was tried in vain.
@@ -39,6 +41,8 @@ pub struct Job {
     pub window: usize,
     /// Samples of a message.
     pub samples: usize,
+    /// How long a node may owe an acknowledgement and say nothing, until it is left.
+    pub patience: Duration,
     /// Counts acknowledgements, for whoever wants to know how it goes on.
     pub progress: Arc<AtomicU64>,
 }
@@ -153,21 +157,22 @@ async fn follow<L: Line>(
             owed.insert(done.next, (now, now));
             done.next += 1;
         }
-        if let Some(after) = L::RESEND {
+        let resend = L::RESEND.filter(|_| job.order.len() > 1);
+        if let Some(after) = resend {
             for (number, (_, last)) in owed.iter_mut().filter(|(_, (_, last))| last.elapsed() > after) {
                 line.put(*number).await?;
                 *last = Instant::now();
             }
         }
-        timeout(SILENT_FOR, line.flush()).await.map_err(|_| "it does not read")??;
+        timeout(job.patience, line.flush()).await.map_err(|_| "it does not read")??;
 
-        let mut wake = Instant::now() + SILENT_FOR;
+        let mut wake = Instant::now() + job.patience;
         if !over && owed.len() < job.window {
             wake = wake.min(due(done.next));
         }
         if !owed.is_empty() {
-            wake = wake.min(silent_since + SILENT_FOR);
-            if L::RESEND.is_some() {
+            wake = wake.min(silent_since + job.patience);
+            if resend.is_some() {
                 wake = wake.min(Instant::now() + RESEND_TICK);
             }
         }
@@ -187,7 +192,7 @@ async fn follow<L: Line>(
             () = sleep_until(wake.into()) => {}
             _ = stop.changed(), if !over => {}
         }
-        if !owed.is_empty() && silent_since.elapsed() >= SILENT_FOR {
+        if !owed.is_empty() && silent_since.elapsed() >= job.patience {
             return Err("it owes acknowledgements, and is silent".into());
         }
     }
@@ -261,8 +266,16 @@ mod tests {
         let last = tokio::spawn(node(good, usize::MAX, true));
         let order = vec![first, second, third];
         let every = Duration::from_millis(2);
-        let job =
-            Job { publisher: 0, order, first: 100, every, window: 8, samples: 1, progress: Arc::default() };
+        let job = Job {
+            publisher: 0,
+            order,
+            first: 100,
+            every,
+            window: 8,
+            samples: 1,
+            patience: SILENT_FOR,
+            progress: Arc::default(),
+        };
         let (stop, stopped) = watch::channel(false);
         let publishing = tokio::spawn(publish::<Echo>(job, stopped));
         let (of_first, of_second) = (nodes.0.await.unwrap(), nodes.1.await.unwrap());
