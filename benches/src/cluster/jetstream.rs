@@ -330,7 +330,7 @@ impl Contender for JetStream {
 /// A connection that publishes into the stream.
 pub struct Publisher {
     nats: Nats,
-    publisher: usize,
+    from: usize,
     block: String,
     inbox: usize,
 }
@@ -341,14 +341,14 @@ impl Line for Publisher {
     async fn open(address: SocketAddr, publisher: usize, samples: usize) -> Result<Self, Error> {
         let nats = Nats::connect(address, &inbox()).await?;
         let inbox = nats.reply(0).len() - 1;
-        Ok(Self { nats, publisher, block: block(samples), inbox })
+        Ok(Self { nats, from: publisher, block: block(samples), inbox })
     }
 
     async fn put(&mut self, number: u64) -> Result<(), Error> {
-        let (subject, reply) = (subject(self.publisher, number), self.nats.reply(number));
-        let message = payload(self.publisher, number, &self.block);
+        let (subject, reply) = (subject(self.from, number), self.nats.reply(number));
+        let message = payload(self.from, number, &self.block);
         // Named, so that the stream knows it when it is sent again.
-        self.nats.publish_once(&subject, &reply, &format!("{}-{number}", self.publisher), &message);
+        self.nats.publish_once(&subject, &reply, &format!("{}-{number}", self.from), &message);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::contender::{Contender, NODES};
+use super::member::Member;
 use super::publisher::{self, PATIENT, publish};
 use super::settings::Settings;
 use super::sockets;
@@ -28,7 +29,7 @@ pub fn bytes<C: Contender>(
     let (count, samples, every) = PUBLISHERS;
     let taking = cluster.victim(0)?;
     let address = cluster.addresses()[taking];
-    let ids: Vec<u32> = cluster.members().iter().map(|member| member.id()).collect::<Result<_, _>>()?;
+    let ids: Vec<u32> = cluster.members().iter().map(Member::id).collect::<Result<_, _>>()?;
     let others: Vec<u32> = (0..NODES).filter(|at| *at != taking).map(|at| ids[at]).collect();
     // Over both links of the node, to be divided by two.
     let carried = || -> Result<(u64, u64), Error> {
