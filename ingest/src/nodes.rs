@@ -85,8 +85,7 @@ pub(crate) fn server_reference(nodes: &Nodes) -> Option<String> {
 
 fn others(nodes: &Nodes) -> Vec<NodeView> {
     let mut others = nodes.all();
-    // One that is known by hearsay alone has not told its address.
-    others.retain(|node| !node.me && node.state == NodeState::Alive && !node.http.is_empty());
+    others.retain(|node| !node.me && node.state == NodeState::Alive);
     others
 }
 
@@ -143,9 +142,6 @@ mod tests {
             others.sort();
             assert_eq!((told[0].as_str(), &others[..]), (expected[0], &now[1..]));
         }
-        let hearsay =
-            NodeView { name: name("f"), me: false, http: String::new(), mqtt: None, ..nodes.all().remove(0) };
-        nodes.put(NodeView { state: NodeState::Alive, ..hearsay });
         nodes.event("x", Happening::Refused("another secret".into()));
         assert!(Arc::ptr_eq(&ways.now(), &now), "not every change of the cluster is news to a device");
         nodes.update(&name("a"), |node| node.state = NodeState::Down);

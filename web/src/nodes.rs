@@ -24,8 +24,7 @@ fn live(http: &str) -> String {
 /// The nodes that a page may be on: this one first, then those that are alive.
 pub(crate) fn open(nodes: &Nodes) -> Vec<NodeView> {
     let mut open = nodes.all();
-    // One that is known by hearsay alone has not told its address.
-    open.retain(|node| node.me || (node.state == NodeState::Alive && !node.http.is_empty()));
+    open.retain(|node| node.me || node.state == NodeState::Alive);
     open.sort_by_key(|node| !node.me);
     open
 }
@@ -45,8 +44,7 @@ pub(crate) fn elsewhere(nodes: &Nodes) -> Vec<String> {
 /// Whether `origin` (in lower case) is that of a listed node's pages. Nodes that are down count: their pages live on.
 pub(crate) fn is_of_one(nodes: &Nodes, origin: &str) -> bool {
     let origin = canonical(origin);
-    let told = nodes.all().into_iter().map(|node| node.http).filter(|http| !http.is_empty());
-    told.map(|http| http.to_ascii_lowercase()).any(|http| canonical(&http) == origin)
+    nodes.all().iter().any(|node| canonical(&node.http.to_ascii_lowercase()) == origin)
 }
 
 /// An origin with one name for this machine, by whichever a browser has opened it.
@@ -101,7 +99,6 @@ mod tests {
         {
             nodes.put(other(of, port, state));
         }
-        nodes.put(NodeView { http: String::new(), ..other("e", 4004, NodeState::Alive) });
         nodes
     }
 

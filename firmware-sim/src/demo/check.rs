@@ -171,7 +171,7 @@ impl Verdict {
         for (time, value) in acked {
             while rest.next_if(|(other, _)| other < time).is_some() {}
             match rest.peek() {
-                Some((other, held)) if other == time && held == value => found += 1,
+                Some((other, held)) if other == time && same(held, value) => found += 1,
                 Some((other, held)) if other == time => {
                     self.lost += 1;
                     self.fault(|| {
@@ -291,13 +291,31 @@ fn difference(one: &Samples, other: &Samples) -> u64 {
     only(&one, &other).max(only(&other, &one)).max(1)
 }
 
-/// Tells values apart without keeping them.
+/// A value as numbers: a node that gets fewer channels than a series has says that the others are missing.
+fn channels(value: &Value) -> Option<&[Option<f64>]> {
+    let Value::Numbers(numbers) = value else { return None };
+    let present = numbers.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+    Some(&numbers[..present])
+}
+
+/// Whether they are the same measurement.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(number), Value::Numbers(_)) => channels(other) == Some(&[Some(*number)]),
+        (Value::Numbers(_), Value::Number(_)) => same(other, one),
+        (Value::Numbers(_), Value::Numbers(_)) => channels(one) == channels(other),
+        _ => one == other,
+    }
+}
+
+/// Tells values apart without keeping them: the same for [`same`] values.
 pub(super) fn fingerprint(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     match value {
-        Value::Number(number) => number.to_bits().hash(&mut hasher),
-        Value::Numbers(numbers) => {
-            numbers.iter().for_each(|number| number.map(f64::to_bits).hash(&mut hasher));
+        Value::Number(number) => [Some(number.to_bits())].as_slice().hash(&mut hasher),
+        Value::Numbers(_) => {
+            let bits = |number: &Option<f64>| number.map(f64::to_bits);
+            channels(value).unwrap_or_default().iter().map(bits).collect::<Vec<_>>().hash(&mut hasher);
         }
         Value::Text(text) => text.hash(&mut hasher),
     }
@@ -317,6 +335,24 @@ mod tests {
         let mut verdict = Verdict::default();
         verdict.judge_node("a", "s/x", &numbers(&[(1, 0.1), (2, 0.2), (3, 0.3)]), &numbers(held));
         (verdict.lost, verdict.doubled, verdict.unasked)
+    }
+
+    #[test]
+    fn channels_that_are_missing_at_the_end_make_no_difference() {
+        let wide = |numbers: &[Option<f64>]| Value::Numbers(numbers.to_vec());
+        let narrow = wide(&[None, Some(2.0)]);
+        for (one, other, equal) in [
+            (narrow.clone(), wide(&[None, Some(2.0), None, None]), true),
+            (Value::Number(1.0), wide(&[Some(1.0), None]), true),
+            (Value::Number(1.0), wide(&[None, Some(1.0)]), false),
+            (narrow.clone(), wide(&[Some(2.0)]), false),
+            (narrow.clone(), wide(&[None, Some(2.0), Some(0.0)]), false),
+            (Value::Text("1".into()), Value::Number(1.0), false),
+            (Value::Number(1.0), Value::Number(1.0), true),
+        ] {
+            assert_eq!((same(&one, &other), same(&other, &one)), (equal, equal), "{one:?} {other:?}");
+            assert_eq!(fingerprint(&one) == fingerprint(&other), equal, "{one:?} {other:?}");
+        }
     }
 
     #[test]

@@ -146,6 +146,9 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> Result<Report, DemoEr
     fleet.stop();
     fleet.ended().await;
     let verdict = judge(&cluster, viewers, &acks, keep, &say).await?;
+    if !verdict.is_clean() {
+        say(&cluster.logs());
+    }
     Ok(Report {
         nodes: options.nodes,
         sensors: options.sensors,

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::check::fingerprint;
+use super::check::{MAX_SAMPLES, fingerprint};
 use crate::client::BadAddress;
 use crate::client::addresses::{Addresses, Purpose};
 use crate::pulse::Pulse;
@@ -29,6 +29,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(1);
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// Between two tries when no node lets us in.
 const RETRY_MS: std::ops::Range<u64> = 20..60;
+/// Complaints remembered; further ones say nothing new.
+const MAX_ERRORS: usize = 32;
 /// No sample is older.
 const NEVER: i64 = i64::MIN;
 
@@ -54,7 +56,7 @@ pub struct Seen {
     pub connections: u32,
     /// Samples that were not sent live, as nodes said; they came later.
     pub lagged: u64,
-    /// What nodes complained of.
+    /// What nodes complained of, or what could not be read.
     pub errors: Vec<String>,
 }
 
@@ -103,6 +105,17 @@ struct Samples {
 struct Reconnect {
     #[serde(default)]
     nodes: Vec<String>,
+}
+
+/// Of `cluster`: where else there are nodes.
+#[derive(Deserialize)]
+struct Members {
+    nodes: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    http: String,
 }
 
 #[derive(Deserialize)]
@@ -155,6 +168,14 @@ impl Viewer {
     }
 }
 
+impl Seen {
+    fn complains(&mut self, what: String) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(what);
+        }
+    }
+}
+
 impl Shared {
     fn new(series: Vec<(String, String)>) -> Self {
         let mut sensors: Vec<(String, Pulse)> = Vec::new();
@@ -187,8 +208,11 @@ impl Shared {
             .filter(|(_, newest)| *newest != NEVER)
             .map(|(name, newest)| (name.clone(), (newest as f64 / 1000.0).into()))
             .collect();
-        serde_json::json!({"type": "watch", "id": 1, "series": names, "attention": "high", "since": since})
-            .to_string()
+        // Of what is not in `since` nothing was seen yet: everything that there is comes first.
+        serde_json::json!({
+            "type": "watch", "id": 1, "series": names, "attention": "high", "since": since, "backfill": MAX_SAMPLES
+        })
+        .to_string()
     }
 }
 
@@ -204,7 +228,7 @@ async fn follow(
     let mut sightings: Vec<Vec<Sighting>> = shared.series.iter().map(|_| Vec::new()).collect();
     loop {
         let before = seen.connections;
-        let connection = connect(addresses.current(), &shared, &mut seen, &mut sightings);
+        let connection = connect(&mut addresses, &shared, &mut seen, &mut sightings);
         // Cancelled, a connection ends; what it had read is noted.
         let end = tokio::select! {
             end = connection => end,
@@ -225,14 +249,20 @@ async fn follow(
     seen
 }
 
-async fn connect(address: &str, shared: &Shared, seen: &mut Seen, sightings: &mut [Vec<Sighting>]) -> End {
+async fn connect(
+    addresses: &mut Addresses,
+    shared: &Shared,
+    seen: &mut Seen,
+    sightings: &mut [Vec<Sighting>],
+) -> End {
+    let address = addresses.current().to_owned();
     let opened = timeout(CONNECT_WITHIN, async {
-        let (mut socket, _) = connect_async_with_config(address, None, true).await?;
+        let (mut socket, _) = connect_async_with_config(&address, None, true).await?;
         socket.send(Message::text(shared.watch())).await?;
         Ok::<Socket, tokio_tungstenite::tungstenite::Error>(socket)
     });
     let Ok(Ok(mut socket)) = opened.await else { return End::Lost };
-    *shared.address() = Some(address.to_owned());
+    *shared.address() = Some(address.clone());
     seen.connections += 1;
     loop {
         let text = match timeout(SILENT_AFTER, socket.next()).await {
@@ -241,20 +271,30 @@ async fn connect(address: &str, shared: &Shared, seen: &mut Seen, sightings: &mu
             Ok(Some(Ok(_))) => continue,
         };
         match note(text.as_str(), shared, seen, sightings) {
-            Ok(Some(nodes)) => return End::Told(nodes),
+            Ok(Some(Told::Move(nodes))) => return End::Told(nodes),
+            Ok(Some(Told::Nodes(nodes))) => addresses.learn(&nodes),
             Ok(None) => {}
-            Err(error) => seen.errors.push(format!("{address}: {error}: {text}")),
+            Err(error) => seen.complains(format!("{address}: {error}: {text}")),
         }
     }
 }
 
-/// Notes a message; gives the nodes to move to when it says so.
+/// What concerns the connection, and not what is watched.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    /// Go to one of these.
+    Move(Vec<String>),
+    /// There are these nodes.
+    Nodes(Vec<String>),
+}
+
+/// Notes a message.
 fn note(
     text: &str,
     shared: &Shared,
     seen: &mut Seen,
     sightings: &mut [Vec<Sighting>],
-) -> Result<Option<Vec<String>>, serde_json::Error> {
+) -> Result<Option<Told>, serde_json::Error> {
     match serde_json::from_str::<Kind>(text)?.kind.as_str() {
         "samples" => {
             let Samples { series, samples } = serde_json::from_str(text)?;
@@ -271,9 +311,13 @@ fn note(
                 shared.sensors[shared.sensor_of[at]].1.beat();
             }
         }
-        "reconnect" => return Ok(Some(serde_json::from_str::<Reconnect>(text)?.nodes)),
+        "reconnect" => return Ok(Some(Told::Move(serde_json::from_str::<Reconnect>(text)?.nodes))),
+        "cluster" => {
+            let nodes = serde_json::from_str::<Members>(text)?.nodes;
+            return Ok(Some(Told::Nodes(nodes.into_iter().map(|node| node.http).collect())));
+        }
         "lag" => seen.lagged += serde_json::from_str::<Lag>(text)?.skipped,
-        "error" => seen.errors.push(text.to_owned()),
+        "error" => seen.complains(text.to_owned()),
         _ => {}
     }
     Ok(None)
@@ -291,11 +335,12 @@ mod tests {
         let mut note = |text: &str| note(text, &shared, &mut seen, &mut sightings);
         note(r#"{"type":"samples","series":"s/b","samples":[[1.001,5],[0.5,[1,null]]]}"#).unwrap();
         note(r#"{"type":"beat","ts":1}"#).unwrap();
-        note(r#"{"type":"cluster","nodes":[{"node":"a"}]}"#).unwrap();
+        let nodes = note(r#"{"type":"cluster","nodes":[{"node":"a","http":"http://a:1"}]}"#).unwrap();
+        assert_eq!(nodes, Some(Told::Nodes(vec!["http://a:1".to_owned()])));
         note(r#"{"type":"lag","skipped":3}"#).unwrap();
         note(r#"{"type":"error","code":"c","message":"m"}"#).unwrap();
         let told = note(r#"{"type":"reconnect","delay_ms":1,"nodes":["ws://h:1"]}"#).unwrap();
-        assert_eq!(told, Some(vec!["ws://h:1".to_owned()]));
+        assert_eq!(told, Some(Told::Move(vec!["ws://h:1".to_owned()])));
         assert!(note("nonsense").is_err());
         let times: Vec<_> = sightings[1].iter().map(|sighting| sighting.time).collect();
         assert_eq!((sightings[0].len(), times), (0, vec![1001, 500]));

@@ -23,6 +23,8 @@ pub use scenario::{Scenario, member};
 
 /// Samples in a frame at most; a device that was stalled sends several.
 const FRAME_SAMPLES: usize = 500;
+/// Texts that a series keeps at most.
+const MAX_TEXTS: u64 = 1000;
 /// Most devices in one process.
 pub const MAX_SENSORS: usize = 10_000;
 /// Shortest and longest time between two frames of a signal, in milliseconds; each device has its own.
@@ -108,9 +110,12 @@ impl Member {
         Self { device: Device { sensor, name: Some(name), attributes }, signals, seed }
     }
 
-    /// Declares the same `keep` for every attribute.
+    /// Declares the same `keep` for every attribute, as far as it may be declared.
     pub fn keeping(mut self, keep: u64) -> Self {
-        self.device.attributes.values_mut().for_each(|attribute| attribute.keep = Some(keep));
+        for attribute in self.device.attributes.values_mut() {
+            let is_text = matches!(attribute.kind.as_deref(), Some("text" | "button" | "event"));
+            attribute.keep = Some(if is_text { keep.min(MAX_TEXTS) } else { keep });
+        }
         self
     }
 

@@ -122,14 +122,6 @@ impl OpenError {
         }
     }
 
-    /// Who refused or was refused, as far as it had told its name.
-    pub fn name(&self) -> Option<&NodeName> {
-        match self {
-            Self::RefusedHere { name, .. } | Self::RefusedThere { name, .. } => name.as_ref(),
-            _ => None,
-        }
-    }
-
     /// The machine is there, and no process listens: whoever was there is dead.
     pub fn nobody_listens(&self) -> bool {
         matches!(self, Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)

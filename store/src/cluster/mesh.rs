@@ -277,14 +277,11 @@ impl Inner {
     }
 
     fn not_opened(&self, error: &OpenError, peer: SocketAddr) {
-        match error.refusal() {
-            Some(refusal) if matches!(refusal.cause, Cause::Oneself | Cause::Doubled) => {}
-            Some(refusal) => {
-                // A connection that came in has another port each time.
-                let who = error.name().map_or_else(|| peer.ip().to_string(), ToString::to_string);
-                if self.nodes.refused(&who, &refusal.reason) {
-                    tracing::warn!("{error}");
-                }
+        match error.refusal().map(|refusal| refusal.cause) {
+            Some(Cause::Oneself | Cause::Doubled) => {}
+            Some(_) => {
+                tracing::warn!("{error}");
+                self.nodes.event(peer.to_string(), Happening::Refused(error.to_string()));
             }
             None => tracing::debug!("{error}"),
         }

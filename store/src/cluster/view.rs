@@ -17,10 +17,8 @@ use crate::model::ids::{NodeId, NodeName};
 pub const EVENTS: usize = 256;
 /// How long a node that is down or has left stays listed.
 pub const LISTED_FOR: Duration = Duration::from_secs(24 * 3600);
-/// How long a node's wrong clock, or why it was refused, is not told again.
+/// How long a node's wrong clock is not told again.
 const SAID_FOR: Duration = Duration::from_secs(600);
-/// Refusals that are remembered as told; when there are more, all may be told again.
-const MAX_SAID: usize = 256;
 
 /// How a node is, as far as this one knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,7 +184,6 @@ struct Table {
     nodes: BTreeMap<NodeName, (NodeView, Instant)>,
     events: VecDeque<ClusterEvent>,
     clocks: BTreeMap<NodeName, Instant>,
-    refused: BTreeMap<(String, String), Instant>,
     readiness: Readiness,
     figures: Figures,
 }
@@ -210,7 +207,6 @@ impl Nodes {
             nodes: BTreeMap::from([(me, (view, Instant::now()))]),
             events: VecDeque::new(),
             clocks: BTreeMap::new(),
-            refused: BTreeMap::new(),
             readiness: Readiness { reasons: vec!["the node is starting".into()], alone: false },
             figures: Figures::default(),
         };
@@ -281,14 +277,13 @@ impl Nodes {
         let mut table = self.0.table.lock();
         let mut since = Instant::now();
         let mut changed = true;
-        match table.nodes.get(&view.name) {
-            Some((held, before)) if held.state == view.state && held.id == view.id => {
-                view.since = held.since;
-                since = *before;
-                changed = held.http != view.http || held.mqtt != view.mqtt;
-            }
-            Some(_) => view.since = SystemTime::now(),
-            None => {}
+        if let Some((held, before)) = table.nodes.get(&view.name)
+            && held.state == view.state
+            && held.id == view.id
+        {
+            view.since = held.since;
+            since = *before;
+            changed = held.http != view.http || held.mqtt != view.mqtt;
         }
         table.nodes.insert(view.name.clone(), (view, since));
         drop(table);
@@ -315,22 +310,6 @@ impl Nodes {
             tracing::warn!(%node, ?ahead, "a node's clock is ahead and is not followed; set its time");
             self.event(node.as_str(), Happening::ClockAhead(ahead));
         }
-    }
-
-    /// Tells that a node was not let in, once in a while: who is refused comes again and again. Whether it was told.
-    pub fn refused(&self, node: &str, reason: &str) -> bool {
-        let key = (node.to_owned(), reason.to_owned());
-        let mut table = self.0.table.lock();
-        if table.refused.get(&key).is_some_and(|said| said.elapsed() < SAID_FOR) {
-            return false;
-        }
-        if table.refused.len() >= MAX_SAID {
-            table.refused.clear();
-        }
-        table.refused.insert(key, Instant::now());
-        drop(table);
-        self.event(node, Happening::Refused(reason.to_owned()));
-        true
     }
 
     /// Adds a line to the event log.
@@ -364,15 +343,9 @@ mod tests {
         nodes.put(b.clone());
         assert!(!changed.has_changed().unwrap(), "figures alone are no news");
         assert_eq!(nodes.get(&b.name).unwrap().since, since);
-        // Whoever changes the state hands back what was known before, with its date.
-        let long_ago = SystemTime::UNIX_EPOCH;
-        nodes.put(NodeView { state: NodeState::Down, since: long_ago, ..b });
+        b.state = NodeState::Down;
+        nodes.put(b);
         assert!(changed.has_changed().unwrap());
-        assert!(nodes.get(&name("b")).unwrap().since >= since, "a change is dated when it is seen");
-        assert!(nodes.refused("c", "another secret"));
-        assert!(!nodes.refused("c", "another secret"), "once in a while");
-        assert!(nodes.refused("c", "another --replicas"));
-        assert_eq!(nodes.events().len(), 2);
         for _ in 0..=EVENTS {
             nodes.event("b", Happening::Died);
         }

@@ -129,8 +129,6 @@ function usable(told) {
   const bases = [];
   for (const { node, http } of told) {
     const base = http.replace(/\/+$/, '');
-    // One that is known by hearsay alone has not told its address.
-    if (!base) continue;
     if (location.protocol === 'https:' && !base.startsWith('https:')) continue;
     if (!known.has(base) && known.size >= MAX_KNOWN) continue;
     // One name may stand for many nodes: that of the one in front of them says nothing.

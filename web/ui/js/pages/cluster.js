@@ -93,9 +93,9 @@ class Row {
     const here = node === nodes.at().node;
     const gone = state === 'down' || state === 'left';
     const page = `${here ? nodes.at().base : http}/cluster`;
-    if (gone || !http) this.link.removeAttribute('href');
+    if (gone) this.link.removeAttribute('href');
     else if (this.link.href !== page) this.link.href = page;
-    write(this.address, (http || 'no address told yet').replace(/^\w+:\/\//, ''));
+    write(this.address, http.replace(/^\w+:\/\//, ''));
     this.badge.hidden = !here;
     this.root.dataset.state = state;
     show(this.pill, state, STATES[state]);

@@ -1,0 +1,92 @@
+//! Nodes that fail under load of 20 000 samples a second over WebSocket and MQTT: nothing acknowledged is lost, nothing is
+//! doubled, and devices and viewers carry on elsewhere.
+
+use std::time::Duration;
+
+use firmware_sim::demo::cluster::Cluster;
+use firmware_sim::demo::report::shown;
+use firmware_sim::demo::round::{Failure, Round, fail};
+
+use crate::common::{Load, Size, alone, draw, often, plan, seed};
+
+/// How long a node hangs.
+const HANG: Duration = Duration::from_secs(10);
+
+/// Lets nodes drawn by chance fail one after the other, each when the one before is ready again: by turns any node, and
+/// the node of any device, so that there are devices on half of them at least.
+async fn fails_under_load(failure: Failure, rounds: usize, down: Duration) -> Vec<Round> {
+    let _machine = alone().await;
+    let seed = seed();
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let load = Load::start(&cluster, Size::full(), seed).await;
+    let mut seen = Vec::new();
+    for round in 0..rounds {
+        let devices = load.audience().fleet.tallies();
+        let (_, any) = &devices[draw(seed, round, devices.len())];
+        let its_node = any.address().and_then(|address| cluster.node_at(&address));
+        let at = if round % 2 == 0 { its_node.unwrap() } else { draw(seed, round, 3) };
+        let noticed = fail(&mut cluster, at, failure, down, load.audience()).await.unwrap();
+        print(&noticed);
+        seen.push(noticed);
+    }
+    load.settle(&cluster).await;
+    summarise(&seen);
+    seen
+}
+
+fn print(round: &Round) {
+    eprintln!(
+        "{} of {}: its {} devices {}, others {}; viewers elsewhere: its sensors {}, others {}; its {} viewers {}; {} acked; \
+         ready after {}",
+        round.failure,
+        round.node,
+        round.devices,
+        shown(round.its_devices),
+        shown(round.other_devices),
+        shown(round.its_sensors),
+        shown(round.other_sensors),
+        round.viewers,
+        shown(round.its_viewers),
+        round.acked,
+        shown(round.ready_after),
+    );
+}
+
+/// Median and 99th percentile of what devices of the failed nodes noticed.
+fn summarise(rounds: &[Round]) {
+    let mut gaps: Vec<_> = rounds.iter().filter_map(|round| round.its_devices).collect();
+    gaps.sort();
+    if let Some(last) = gaps.len().checked_sub(1) {
+        let (p50, p99) = (gaps[last / 2], gaps[(gaps.len() * 99).div_ceil(100) - 1]);
+        eprintln!("{} rounds: longest gap p50 {}, p99 {}", gaps.len(), shown(Some(p50)), shown(Some(p99)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_nodes_lose_and_double_nothing() {
+    fails_under_load(Failure::Kill, often(5, 100), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wiped_nodes_lose_and_double_nothing() {
+    fails_under_load(Failure::Wipe, often(2, 20), Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hung_nodes_lose_and_double_nothing() {
+    fails_under_load(Failure::Hang, often(1, 10), HANG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_is_not_seen() {
+    let _machine = alone().await;
+    let seed = seed();
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let load = Load::start(&cluster, Size::full(), seed).await;
+    for at in 0..3 {
+        let round = fail(&mut cluster, at, Failure::Stop, Duration::ZERO, load.audience()).await.unwrap();
+        print(&round);
+        assert_eq!(round.exit, Some(0), "node {} was asked to stop\n{}", round.node, cluster.logs());
+    }
+    load.settle(&cluster).await;
+}
