@@ -41,6 +41,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two attempts to open a link: at first, and at most.
 const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// After a refusal: an operator has to change something first.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// Answers from the disk at a time.
 const READERS: usize = 2;
 /// How long a node that leaves waits for its peers to have everything.
@@ -480,7 +482,7 @@ impl Inner {
                     }
                 }
             };
-            match self.linker.connect(member.address, |hello| self.admit(hello)).await {
+            let refused = match self.linker.connect(member.address, |hello| self.admit(hello)).await {
                 Ok(link) => {
                     if let Some(known) = self.peers.lock().get_mut(&node) {
                         known.dialling = false;
@@ -492,7 +494,12 @@ impl Inner {
                         self.membership.is_down(&member);
                     }
                     self.not_opened(&error, member.address);
+                    let causes = error.refusal().map(|refusal| refusal.cause);
+                    causes.is_some_and(|cause| !matches!(cause, Cause::Doubled | Cause::Oneself))
                 }
+            };
+            if refused {
+                wait = REFUSED_AGAIN;
             }
             // The smaller id is a little quicker, so that two nodes seldom dial each other at once.
             let shift = if self.me() < node { 1.0 } else { 1.6 };
@@ -500,7 +507,7 @@ impl Inner {
                 () = self.stop.cancelled() => return,
                 () = sleep(wait.mul_f64(shift * (0.75 + rand::random::<f64>() / 2.0))) => {}
             }
-            wait = (wait * 2).min(DIAL_AGAIN.1);
+            wait = if refused { wait } else { (wait * 2).min(DIAL_AGAIN.1) };
         }
     }
 
@@ -547,10 +554,18 @@ impl Inner {
         } else if dialled {
             self.membership.announce(peer);
         }
+        let inner = self.clone();
+        let node = hello.node;
+        let alive = move || {
+            let member = inner.peers.lock().get(&node).and_then(|known| known.member.clone());
+            if let Some(member) = member {
+                inner.membership.heard(&member);
+            }
+        };
         let work = Peer::new(&self.store, &self.nodes, &hello, version, &outbox, self.placement.subscribe());
         let end = tokio::select! {
             () = stop.cancelled() => End::Closed,
-            end = work.read(reader) => end,
+            end = work.read(reader, alive) => end,
             end = work.write(writer, bulk) => end,
         };
         self.ended(&hello, &outbox, &end);
@@ -581,7 +596,7 @@ impl Inner {
         }
         if let Some(member) = gone {
             self.gone(&member, NodeState::Left, Happening::Left);
-            self.membership.is_down(&member);
+            self.membership.has_left(&member);
         } else if !self.stop.is_cancelled() {
             tracing::info!("the link with node {} is over: {end}", hello.name);
             self.dial(hello.node);

@@ -8,7 +8,7 @@
 //! [`SEND_BYTES`] of frames are written before the socket is flushed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ use crate::tail::Next;
 const SILENCE: Duration = Duration::from_secs(4);
 /// How often a node says how it is.
 const LOAD_EVERY: Duration = Duration::from_secs(1);
+/// How often membership is told that a peer speaks.
+const ALIVE_EVERY: Duration = Duration::from_millis(200);
 /// Frames written at once.
 const SEND_BYTES: usize = 1 << 20;
 /// Frames from this size on are decoded off the runtime's queue, so that small ones do not wait for them.
@@ -108,8 +110,9 @@ impl Peer {
         self.store.shared()
     }
 
-    /// Reads until the link ends.
-    pub(crate) async fn read(&self, mut reader: LinkReader) -> End {
+    /// Reads until the link ends; `alive` is told from time to time that the peer speaks.
+    pub(crate) async fn read(&self, mut reader: LinkReader, alive: impl Fn() + Send) -> End {
+        let mut told = Instant::now();
         loop {
             let bytes = match timeout(SILENCE, reader.next()).await {
                 Err(_) => return End::Silent,
@@ -118,6 +121,10 @@ impl Peer {
                 Ok(Ok(Some(bytes))) => bytes,
             };
             self.nodes.count(|figures| figures.bytes_received += bytes.len() as u64);
+            if told.elapsed() >= ALIVE_EVERY {
+                told = Instant::now();
+                alive();
+            }
             if let Err(end) = self.hear(&bytes).await {
                 if let End::Malformed(_) = end {
                     self.nodes.count(|figures| figures.malformed += 1);
