@@ -117,7 +117,7 @@ pub(crate) fn serve(
         .map(|next| next.0)
         .collect();
     partitions.sort_unstable();
-    if !partitions.is_empty() && !send(Message::Trimmed { partitions }) {
+    if !partitions.is_empty() && !send(Message::Trimmed { origin, partitions }) {
         return Err(ExportError::LinkGone);
     }
     Ok(relayed)

@@ -45,6 +45,8 @@ pub enum Message {
     },
     /// What the receiver wants of these partitions is no longer in the log; a snapshot has it.
     Trimmed {
+        /// Whose blocks, or frames when it is the sender.
+        origin: Origin,
         /// Which.
         partitions: Vec<Partition>,
     },

@@ -12,7 +12,8 @@
 //! - Messages may be lost, doubled or overtake each other: whatever stands still is asked for again at a tick, and a
 //!   snapshot counts only when every part of one read is here. Parts are taken in their order: names come first.
 //!
-//! Bounds: one snapshot is taken over at a time; wants are one outstanding for each partition and origin.
+//! Bounds: one snapshot is taken over at a time; wants are one outstanding for each partition and origin, for as long
+//! as blocks come.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -142,6 +143,19 @@ struct Link {
     ahead: Option<Vec<(Partition, Entries)>>,
 }
 
+/// Blocks that were asked for.
+#[derive(Debug)]
+struct Wanted {
+    from: NodeId,
+    first: u64,
+    upto: u64,
+    /// It was asked for, or some of it came, since the last tick.
+    fresh: bool,
+}
+
+/// Blocks that are missing: in which partition, the first, and the last that is known of.
+type Missing = (Partition, u64, u64);
+
 /// A snapshot on its way here.
 #[derive(Debug)]
 struct Session {
@@ -200,7 +214,7 @@ pub struct Replica {
     session: Option<Session>,
     /// Snapshots read for others.
     reads: u64,
-    wanted: HashMap<(Partition, Origin), u64>,
+    wanted: HashMap<(Partition, Origin), Wanted>,
     /// Peers are expected that have not been met yet.
     joining: bool,
     counts: Counts,
@@ -334,7 +348,7 @@ impl Replica {
         if self.session.as_ref().is_some_and(|session| session.from == node && !session.complete) {
             effects = self.give_up();
         }
-        self.wanted.clear();
+        self.wanted.retain(|_, wanted| wanted.from != node);
         effects.extend(self.roots());
         effects
     }
@@ -342,6 +356,7 @@ impl Replica {
     /// Forgets a snapshot that will not become whole. Peers that were held up by it are told to go on.
     fn give_up(&mut self) -> Vec<Effect> {
         self.session = None;
+        self.wanted.clear();
         self.resume_all()
     }
 
@@ -376,7 +391,7 @@ impl Replica {
 
     /// Every few seconds: vectors are compared, and what was asked for in vain is asked for again.
     pub fn tick(&mut self) -> Vec<Effect> {
-        self.wanted.clear();
+        self.wanted.retain(|_, wanted| std::mem::take(&mut wanted.fresh));
         let mut effects = Vec::new();
         if let Some(session) = self.session.as_mut().filter(|session| !session.complete) {
             session.quiet += 1;
@@ -423,7 +438,8 @@ impl Replica {
     pub fn trimmed(&mut self, node: NodeId) -> Vec<Effect> {
         let Some(link) = self.link(node) else { return Vec::new() };
         link.flowing = false;
-        vec![Effect::Send(node, Message::Trimmed { partitions: (0..BLOCKS).map(Partition).collect() })]
+        let partitions = (0..BLOCKS).map(Partition).collect();
+        vec![Effect::Send(node, Message::Trimmed { origin: self.me, partitions })]
     }
 
     /// Whether everything is here that the peers held when they were met.
@@ -471,7 +487,7 @@ impl Replica {
             if let Some(link) = self.link(from) {
                 link.rewinding = true;
             }
-            return (None, self.want(from, origin, gaps));
+            return (None, self.want(from, origin, gaps, true));
         }
         if let Some(link) = self.link(from) {
             link.rewinding = false;
@@ -513,7 +529,7 @@ impl Replica {
         }
         let gaps = self.gaps(origin, &frame.blocks);
         if gaps.len() == frame.blocks.len() {
-            return (None, self.want(from, origin, gaps));
+            return (None, self.want(from, origin, gaps, true));
         }
         let fits = |block: &Block| !gaps.iter().any(|gap| gap.0 == block.partition);
         let reduced = Frame { blocks: frame.blocks.into_iter().filter(fits).collect(), ..frame };
@@ -521,12 +537,12 @@ impl Replica {
     }
 
     /// The partitions in which a block does not follow on what is held, and the first block that is missing.
-    fn gaps(&self, origin: Origin, blocks: &[Block]) -> Vec<(Partition, u64)> {
+    fn gaps(&self, origin: Origin, blocks: &[Block]) -> Vec<Missing> {
         if self.may_skip() {
             return Vec::new();
         }
         let gap = |block: &Block| match self.held.offer(block.partition, origin, block.number) {
-            Offer::Gap(missing) => Some((block.partition, missing)),
+            Offer::Gap(missing) => Some((block.partition, missing, block.number)),
             Offer::Accept | Offer::Held => None,
         };
         blocks.iter().filter_map(gap).collect()
@@ -538,7 +554,13 @@ impl Replica {
         blocks.retain(|block| self.held.offer(block.partition, origin, block.number) != Offer::Held);
         for block in &blocks {
             self.held.advance(block.partition, origin, block.number);
-            self.wanted.remove(&(block.partition, origin));
+            let place = (block.partition, origin);
+            if let Some(wanted) = self.wanted.get_mut(&place) {
+                wanted.fresh = true;
+                if block.number >= wanted.upto {
+                    self.wanted.remove(&place);
+                }
+            }
         }
         if whole {
             self.held.advance(FRAMES, origin, number);
@@ -557,13 +579,34 @@ impl Replica {
         Taken { origin, frame: whole.then_some(number), blocks, bytes }
     }
 
-    fn want(&mut self, from: NodeId, origin: Origin, mut blocks: Vec<(Partition, u64)>) -> Vec<Effect> {
-        blocks.retain(|(partition, first)| self.wanted.insert((*partition, origin), *first) != Some(*first));
-        if blocks.is_empty() || self.session.is_some() {
+    /// Asks for blocks, but for those that are on their way. Behind a `gap` something was lost on the way.
+    fn want(&mut self, from: NodeId, origin: Origin, mut missing: Vec<Missing>, gap: bool) -> Vec<Effect> {
+        if self.session.is_some() {
+            return Vec::new();
+        }
+        missing.retain(|(partition, first, upto)| {
+            let held = self.wanted.get(&(*partition, origin));
+            let asks = held.is_none_or(|held| gap && *first > held.first);
+            if asks {
+                let wanted = Wanted { from, first: *first, upto: *upto, fresh: true };
+                self.wanted.insert((*partition, origin), wanted);
+            }
+            asks
+        });
+        if missing.is_empty() {
             return Vec::new();
         }
         self.counts.wants += 1;
+        let blocks = missing.into_iter().map(|(partition, first, _)| (partition, first)).collect();
         vec![Effect::Send(from, Message::Want { origin, blocks })]
+    }
+
+    /// Whether what a peer has trimmed is still wanted: its frames, or blocks that it was asked for.
+    fn lacks(&self, from: NodeId, origin: Origin, partitions: &[Partition]) -> bool {
+        let asked = |partition: &Partition| {
+            self.wanted.get(&(*partition, origin)).is_some_and(|wanted| wanted.from == from)
+        };
+        self.streams(origin) || partitions.iter().any(asked)
     }
 
     /// Any other message of a peer. What concerns rings and figures is the host's ([`Message::Piece`],
@@ -583,8 +626,8 @@ impl Replica {
                     effects.push(Effect::Stream(from));
                 }
             }
-            Message::Trimmed { partitions } => {
-                if self.session.is_none() {
+            Message::Trimmed { origin, partitions } => {
+                if self.session.is_none() && self.lacks(from, origin, &partitions) {
                     self.session = Some(Session::new(from));
                     self.counts.snapshots += 1;
                     effects.push(Effect::Send(from, Message::WantSnapshot { partitions }));
@@ -692,12 +735,12 @@ impl Replica {
 
     /// Looks for blocks that a peer has and this node lacks. Those of an origin that is linked come by themselves.
     fn compare(&mut self, from: NodeId, partitions: Vec<(Partition, Entries)>, effects: &mut Vec<Effect>) {
-        let mut wants: BTreeMap<Origin, Vec<(Partition, u64)>> = BTreeMap::new();
+        let mut wants: BTreeMap<Origin, Vec<Missing>> = BTreeMap::new();
         for (partition, entries) in &partitions {
             for (origin, last) in entries {
                 let held = self.held.last(*partition, *origin);
                 if *last > held && *origin != self.me && !self.streams(*origin) && partition.0 < BLOCKS {
-                    wants.entry(*origin).or_default().push((*partition, held + 1));
+                    wants.entry(*origin).or_default().push((*partition, held + 1, *last));
                 }
             }
         }
@@ -712,8 +755,8 @@ impl Replica {
                 link.ahead = Some(ahead);
             }
         }
-        for (origin, blocks) in wants {
-            effects.extend(self.want(from, origin, blocks));
+        for (origin, missing) in wants {
+            effects.extend(self.want(from, origin, missing, false));
         }
     }
 

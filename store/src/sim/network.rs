@@ -241,7 +241,9 @@ fn brief(message: &Message) -> String {
         Message::Digest(_) => "digest".into(),
         Message::Part { read, place, .. } => format!("part {place} of read {read}"),
         Message::SnapshotEnd { read, parts, .. } => format!("end of read {read} with {parts} parts"),
-        Message::Trimmed { partitions } => format!("trimmed {} partitions", partitions.len()),
+        Message::Trimmed { origin, partitions } => {
+            format!("trimmed {} partitions of {origin}", partitions.len())
+        }
         Message::WantSnapshot { partitions } => {
             format!("wants a snapshot of {} partitions", partitions.len())
         }

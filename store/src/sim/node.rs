@@ -433,7 +433,7 @@ impl Run {
         let lacking = next.iter().filter(|(partition, next)| from.get(partition) == Some(next));
         let partitions: Vec<_> = lacking.map(|(partition, _)| *partition).collect();
         if !partitions.is_empty() {
-            messages.push(Message::Trimmed { partitions });
+            messages.push(Message::Trimmed { origin, partitions });
         }
         messages
     }

@@ -394,7 +394,7 @@ impl World {
                     let messages = Run::serve(&self.nodes[at].disk, origin, &blocks);
                     let relays = messages.iter().filter(|message| matches!(message, Message::Relay { .. }));
                     self.counts.add("relays", relays.count() as u64);
-                    if let Some(Message::Trimmed { partitions }) = messages.last() {
+                    if let Some(Message::Trimmed { partitions, .. }) = messages.last() {
                         self.trimmed.insert((at, to, partitions.clone()), origin);
                     }
                     self.queue_bulk(at, to, messages.into_iter().map(Bulk::Ready));

@@ -5,6 +5,7 @@ use super::*;
 const A: Origin = Origin { node: NodeId(1), start: 11 };
 const B: Origin = Origin { node: NodeId(2), start: 22 };
 const C: Origin = Origin { node: NodeId(3), start: 33 };
+const D: Origin = Origin { node: NodeId(4), start: 44 };
 const TWO: Policy = Policy { ack_copies: 2, min_copies: 1 };
 
 fn replica() -> Replica {
@@ -25,6 +26,26 @@ fn write(replica: &mut Replica, frame: u64) -> Vec<Effect> {
     replica.sealed(frame);
     let effects = replica.committed(Some(frame), []);
     effects.into_iter().filter(|effect| matches!(effect, Effect::Settle { .. })).collect()
+}
+
+fn trimmed() -> Message {
+    Message::Trimmed { origin: B, partitions: vec![Partition(5)] }
+}
+
+/// A relay of block `number` of partition 5 of an origin that is not linked.
+fn relay(replica: &mut Replica, number: u64) -> (Option<Taken>, Vec<Effect>) {
+    let mut writer = super::super::frame::FrameWriter::new(D, 100 + number);
+    writer.samples(Partition(5), number, &[], &[]);
+    let bytes = writer.finish();
+    replica.relay(B.node, Frame::decode(&bytes).unwrap(), bytes.into())
+}
+
+fn vectors(last: u64) -> Message {
+    Message::Vectors { answer: false, partitions: vec![(Partition(5), vec![(D, last)])] }
+}
+
+fn want(first: u64) -> Effect {
+    Effect::Send(B.node, Message::Want { origin: D, blocks: vec![(Partition(5), first)] })
 }
 
 fn coverage(last: u64) -> Coverage {
@@ -80,9 +101,9 @@ fn a_peer_whose_disk_was_set_back_counts_when_it_has_caught_up() {
 #[test]
 fn a_snapshot_that_breaks_off_lets_the_other_peers_go_on() {
     let mut replica = replica();
-    let wanted = replica.message(B.node, Message::Trimmed { partitions: vec![Partition(5)] });
+    let wanted = replica.message(B.node, trimmed());
     assert_eq!(wanted.len(), 1);
-    assert_eq!(replica.message(C.node, Message::Trimmed { partitions: vec![Partition(5)] }), []);
+    assert_eq!(replica.message(C.node, trimmed()), []);
     let effects = replica.unlinked(B.node);
     assert!(effects.contains(&Effect::Send(C.node, resume(0, 0))), "{effects:?}");
 }
@@ -103,7 +124,7 @@ fn what_stands_still_is_said_again_at_a_tick() {
 #[test]
 fn a_snapshot_counts_with_all_parts_of_one_read() {
     let mut replica = replica();
-    replica.message(B.node, Message::Trimmed { partitions: vec![Partition(5)] });
+    replica.message(B.node, trimmed());
     assert!(replica.expects_part(B.node, 1, 0) && !replica.expects_part(C.node, 1, 0));
     assert_eq!(replica.part(B.node, 1, 0), []);
     assert_eq!(replica.part(B.node, 1, 0), [], "it came twice");
@@ -127,7 +148,7 @@ fn a_snapshot_counts_with_all_parts_of_one_read() {
 #[test]
 fn a_snapshot_that_falls_silent_is_given_up() {
     let mut replica = replica();
-    replica.message(B.node, Message::Trimmed { partitions: vec![Partition(5)] });
+    replica.message(B.node, trimmed());
     for _ in 0..PATIENCE {
         replica.tick();
     }
@@ -139,4 +160,44 @@ fn a_snapshot_that_falls_silent_is_given_up() {
     let effects = replica.tick();
     assert!(!replica.is_taking_over(B.node));
     assert!(effects.contains(&Effect::Send(B.node, resume(0, 0))), "{effects:?}");
+}
+
+#[test]
+fn blocks_that_are_on_their_way_are_not_asked_for_again() {
+    let mut replica = replica();
+    assert_eq!(replica.message(B.node, vectors(9)), [want(1)]);
+    for number in 1..=4 {
+        assert!(relay(&mut replica, number).0.is_some());
+        replica.tick();
+        assert_eq!(replica.message(B.node, vectors(9)), [], "they are coming");
+    }
+    assert_eq!(relay(&mut replica, 6), (None, vec![want(5)]), "one was lost");
+    assert_eq!(relay(&mut replica, 7), (None, vec![]), "it was asked for");
+    replica.tick();
+    assert_eq!(replica.message(B.node, vectors(9)), [], "asked for since the last tick");
+    replica.tick();
+    assert_eq!(replica.message(B.node, vectors(9)), [want(5)]);
+    replica.unlinked(C.node);
+    assert_eq!(
+        replica.message(B.node, vectors(9)),
+        [],
+        "the link that they come over is not the one that broke"
+    );
+    for number in 5..=9 {
+        relay(&mut replica, number);
+    }
+    assert_eq!(replica.message(B.node, vectors(10)), [want(10)], "all that was asked for has come");
+}
+
+#[test]
+fn what_was_trimmed_but_is_no_longer_wanted_needs_no_snapshot() {
+    let mut replica = replica();
+    let trimmed = || Message::Trimmed { origin: D, partitions: vec![Partition(5)] };
+    assert_eq!(replica.message(B.node, trimmed()), []);
+    replica.message(B.node, vectors(1));
+    relay(&mut replica, 1);
+    assert_eq!(replica.message(B.node, trimmed()), [], "it came from somewhere else meanwhile");
+    replica.message(B.node, vectors(2));
+    let snapshot = Message::WantSnapshot { partitions: vec![Partition(5)] };
+    assert_eq!(replica.message(B.node, trimmed()), [Effect::Send(B.node, snapshot)]);
 }
