@@ -148,6 +148,45 @@ async fn a_page_lives_through_the_loss_of_every_node_in_turn() {
     browser.assert_no_errors(&["WebSocket", "ERR_"]).await;
 }
 
+/// All nodes are restarted in order, one after the other, while samples flow: the page is never offline, and whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_is_not_seen() {
+    let Some(browser) = Chromium::start().await else { return };
+    let mut trio = Trio::start().await;
+    let mut roamer = Roamer::connect(trio.node(0)).await;
+    roamer.frames(5).await;
+    browser.page.goto(&trio.node(0).page("/sensors/s")).await.unwrap();
+    browser.until(&format!("{LINK} === 'Live'")).await;
+    browser
+        .run(
+            "window.states = []; window.silence = 0; let last = performance.now();
+             sensorium.live.addEventListener('state', ({ detail }) => states.push(detail));
+             sensorium.live.addEventListener('beat', () => {
+               const now = performance.now();
+               window.silence = Math.max(silence, now - last);
+               last = now;
+             });",
+        )
+        .await;
+    for index in 0..3 {
+        let (http, peer) = (trio.node(index).http.clone(), trio.node(index).peer.clone());
+        trio.node(index).signal(Signal::TERM);
+        roamer.move_to(trio.node((index + 1) % 3)).await;
+        roamer.frames(3).await;
+        trio.nodes[index].take().expect("it ran").ended().await;
+        trio.restart(index, &http, &peer).await;
+        roamer.frames(3).await;
+        roamer.assert_shown(&browser).await;
+    }
+    browser.until(&format!("{LINK} === 'Live'")).await;
+    let states = browser.run("return states").await;
+    assert!(!states.as_array().unwrap().contains(&json!("offline")), "{states}");
+    let silence = browser.run("return silence").await.as_f64().unwrap();
+    println!("a rolling restart: the longest the page heard nothing is {silence:.0} ms");
+    assert!(silence < 3000.0, "{silence} ms");
+    browser.assert_no_errors(&["WebSocket", "ERR_"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cluster_page_tells_of_a_death_and_a_return() {
     let Some(browser) = Chromium::start().await else { return };

@@ -207,6 +207,20 @@ fn a_taken_address_is_named() {
 }
 
 #[test]
+fn peers_need_their_address_for_datagrams_too() {
+    let data = directory();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in ["serve", "check"] {
+        let mut start = sensorium(&[command, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]);
+        start.args(["--peer", &address, "--data"]).arg(data.path());
+        let (code, _, err) = run(start);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains(&format!("--peer {address}")) && err.contains("datagrams"), "{err}");
+    }
+}
+
+#[test]
 fn check_says_what_it_found_and_makes_nothing() {
     let dir = directory();
     let data = dir.path().join("data");

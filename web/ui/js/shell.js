@@ -25,7 +25,8 @@ export function connect() {
     const { node, base } = nodes.at();
     if (pill instanceof HTMLElement) {
       show(pill, live.state, WORDS[live.state](node));
-      pill.title = `${live.state === 'live' ? 'On' : 'Trying'} node ${node || base}`;
+      const on = live.state === 'live' || live.state === 'delayed';
+      pill.title = `${on ? 'On' : 'Trying'} node ${node || base}`;
     }
     if (name && node) write(name, node);
   };
@@ -45,7 +46,9 @@ function followWithLinks() {
     const { base } = nodes.at();
     if (origin !== base && nodes.isNode(origin)) link.href = base + pathname + search + hash;
   };
-  nodes.moves.addEventListener('move', () => document.querySelectorAll('a[href]').forEach((link) => lead(/** @type {HTMLAnchorElement} */ (link))));
+  nodes.moves.addEventListener('move', () => {
+    for (const link of document.querySelectorAll('a[href]')) lead(/** @type {HTMLAnchorElement} */ (link));
+  });
   // Those that came later are turned when somebody turns to them.
   for (const event of ['pointerover', 'focusin', 'click', 'auxclick']) {
     document.addEventListener(

@@ -2,7 +2,7 @@
 //! was found of everything that they name.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub(crate) fn run(options: Options, verbose: bool) -> Result<(), Vec<String>> {
     findings.extend(
         addresses.iter().filter_map(|(option, address)| address.map(|address| listen(option, address))),
     );
+    findings.push(hear(settings.peer));
     let mut out = std::io::stdout().lock();
     let mut lines = Vec::new();
     if verbose {
@@ -160,6 +161,14 @@ fn listen(option: &str, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Ok(format!("{option} {address} is free")),
         Err(error) => Err(format!("{option} {address}: cannot listen: {error}")),
+    }
+}
+
+/// Peers send datagrams to the same address.
+fn hear(peer: SocketAddr) -> Finding {
+    match UdpSocket::bind(peer) {
+        Ok(_) => Ok(format!("--peer {peer} is free for datagrams as well")),
+        Err(error) => Err(format!("--peer {peer}: cannot listen for datagrams: {error}")),
     }
 }
 
