@@ -56,7 +56,7 @@ pub(super) fn page(state: &State) -> Page {
                 h2 { "What happened" }
                 p.summary data-role="witness" {}
             }
-            ol.panel.happenings data-role="events" role="log" tabindex="0" aria-label="Events, the newest first" {}
+            ol.panel.happenings data-role="events" role="log" aria-label="Events, the newest first" {}
         }
         p.keys {
             "Lag: how long ago this node took what the other has not on its disk yet. A node that is down is listed for \

@@ -76,10 +76,9 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// 20 000 samples/s, for as long as the rings hold them: 200 s, in the long version 800 s.
+    /// 20 000 samples/s; the rings hold 200 s of it.
     pub(crate) fn full() -> Self {
-        let (series, rate_hz, frame_ms) = if slow() { (4, 125, 100) } else { (1, 500, 50) };
-        Self { devices: 40, series, rate_hz, frame: Duration::from_millis(frame_ms), viewers: 2 }
+        Self { devices: 40, series: 1, rate_hz: 500, frame: Duration::from_millis(50), viewers: 2 }
     }
 
     /// 2000 samples/s, where the machine has enough to do without.
