@@ -96,7 +96,7 @@ struct Inner {
     peers: Mutex<HashMap<NodeId, Known>>,
     readers: Arc<Semaphore>,
     placement: watch::Sender<Placement>,
-    /// Another node answered.
+    /// Another node was linked: it fits into its cluster.
     met: AtomicBool,
     /// This node says goodbye.
     leaving: AtomicBool,
@@ -361,7 +361,6 @@ impl Inner {
     }
 
     fn up(self: &Arc<Self>, member: &Member) {
-        self.met.store(true, Relaxed);
         let mut peers = self.peers.lock();
         let known = peers.entry(member.node).or_insert_with(|| Known::new(&member.name));
         let replaced = known.link.as_ref().filter(|link| link.start != member.start);

@@ -7,6 +7,7 @@
 //! Bounds: a peer that is silent for [`SILENCE`] is given up; it says something every [`LOAD_EVERY`] otherwise.
 //! [`SEND_BYTES`] of frames are written before the socket is flushed.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,10 @@ impl Peer {
         loop {
             let bytes = match timeout(SILENCE, reader.next()).await {
                 Err(_) => return End::Silent,
+                // A process that ends does not take leave of TLS.
+                Ok(Err(LinkError::Broken(error))) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return End::Closed;
+                }
                 Ok(Err(error)) => return error.into(),
                 Ok(Ok(None)) => return End::Closed,
                 Ok(Ok(Some(bytes))) => bytes,
