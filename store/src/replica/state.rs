@@ -533,7 +533,8 @@ impl Replica {
         }
         let fits = |block: &Block| !gaps.iter().any(|gap| gap.0 == block.partition);
         let reduced = Frame { blocks: frame.blocks.into_iter().filter(fits).collect(), ..frame };
-        (Some(self.take(reduced, bytes, false)), Vec::new())
+        let taken = self.take(reduced, bytes, false);
+        (Some(taken).filter(|taken| !taken.blocks.is_empty()), Vec::new())
     }
 
     /// The partitions in which a block does not follow on what is held, and the first block that is missing.

@@ -171,6 +171,7 @@ fn blocks_that_are_on_their_way_are_not_asked_for_again() {
         replica.tick();
         assert_eq!(replica.message(B.node, vectors(9)), [], "they are coming");
     }
+    assert_eq!(relay(&mut replica, 4), (None, vec![]), "it came twice, and there is nothing to commit");
     assert_eq!(relay(&mut replica, 6), (None, vec![want(5)]), "one was lost");
     assert_eq!(relay(&mut replica, 7), (None, vec![]), "it was asked for");
     replica.tick();
