@@ -43,9 +43,17 @@ pub enum Message {
         /// Last frame held.
         after: u64,
     },
-    /// What the receiver wants of these partitions is no longer in the log; a snapshot has it.
+    /// The sender's frames behind the one that the receiver holds are no longer in its log. Up to `frame` it made these
+    /// blocks: what the receiver lacks of them is in a snapshot.
+    Behind {
+        /// The last frame.
+        frame: u64,
+        /// The last block of each partition.
+        blocks: Vec<(Partition, u64)>,
+    },
+    /// What the receiver asked for is no longer in the log; a snapshot of these partitions has it.
     Trimmed {
-        /// Whose blocks, or frames when it is the sender.
+        /// Whose blocks.
         origin: Origin,
         /// Which.
         partitions: Vec<Partition>,

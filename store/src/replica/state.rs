@@ -438,8 +438,8 @@ impl Replica {
     pub fn trimmed(&mut self, node: NodeId) -> Vec<Effect> {
         let Some(link) = self.link(node) else { return Vec::new() };
         link.flowing = false;
-        let partitions = (0..BLOCKS).map(Partition).collect();
-        vec![Effect::Send(node, Message::Trimmed { origin: self.me, partitions })]
+        let behind = Message::Behind { frame: self.sealed, blocks: self.held.of(self.me) };
+        vec![Effect::Send(node, behind)]
     }
 
     /// Whether everything is here that the peers held when they were met.
@@ -602,12 +602,44 @@ impl Replica {
         vec![Effect::Send(from, Message::Want { origin, blocks })]
     }
 
-    /// Whether what a peer has trimmed is still wanted: its frames, or blocks that it was asked for.
-    fn lacks(&self, from: NodeId, origin: Origin, partitions: &[Partition]) -> bool {
-        let asked = |partition: &Partition| {
+    /// Which of the blocks that a peer was asked for, and has no more, are still missing.
+    fn missing(&self, from: NodeId, origin: Origin, mut partitions: Vec<Partition>) -> Vec<Partition> {
+        partitions.retain(|partition| {
             self.wanted.get(&(*partition, origin)).is_some_and(|wanted| wanted.from == from)
-        };
-        self.streams(origin) || partitions.iter().any(asked)
+        });
+        partitions
+    }
+
+    /// Takes a snapshot of some partitions, unless one is on its way.
+    fn take_over(&mut self, from: NodeId, partitions: Vec<Partition>, effects: &mut Vec<Effect>) {
+        if self.session.is_none() && !partitions.is_empty() {
+            self.session = Some(Session::new(from));
+            self.counts.snapshots += 1;
+            effects.push(Effect::Send(from, Message::WantSnapshot { partitions }));
+        }
+    }
+
+    /// The log of a peer begins behind the frame that is held. Its blocks may be here all the same, through others.
+    fn falls_behind(
+        &mut self,
+        from: NodeId,
+        frame: u64,
+        blocks: &[(Partition, u64)],
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(start) = self.link(from).map(|link| link.start) else { return };
+        let origin = Origin { node: from, start };
+        let lacks =
+            |versions: &VersionVector, block: &(Partition, u64)| versions.last(block.0, origin) < block.1;
+        let missing: Vec<_> = blocks.iter().filter(|block| lacks(&self.held, block)).collect();
+        if !missing.is_empty() {
+            let partitions = missing.into_iter().map(|block| block.0).collect();
+            self.take_over(from, partitions, effects);
+        } else if !blocks.iter().any(|block| lacks(&self.durable, block)) {
+            self.held.advance(FRAMES, origin, frame);
+            self.durable.advance(FRAMES, origin, frame);
+            effects.push(self.resume(from, origin));
+        }
     }
 
     /// Any other message of a peer. What concerns rings and figures is the host's ([`Message::Piece`],
@@ -627,12 +659,10 @@ impl Replica {
                     effects.push(Effect::Stream(from));
                 }
             }
+            Message::Behind { frame, blocks } => self.falls_behind(from, frame, &blocks, &mut effects),
             Message::Trimmed { origin, partitions } => {
-                if self.session.is_none() && self.lacks(from, origin, &partitions) {
-                    self.session = Some(Session::new(from));
-                    self.counts.snapshots += 1;
-                    effects.push(Effect::Send(from, Message::WantSnapshot { partitions }));
-                }
+                let partitions = self.missing(from, origin, partitions);
+                self.take_over(from, partitions, &mut effects);
             }
             Message::Root(root) => {
                 if root != self.durable.root() {

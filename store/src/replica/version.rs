@@ -93,6 +93,13 @@ impl VersionVector {
         lasts.filter(|(_, last)| *last > 0).collect()
     }
 
+    /// The last block of one origin in each partition.
+    pub fn of(&self, origin: Origin) -> Vec<(Partition, u64)> {
+        let column = self.columns.get(&origin).map_or(&[][..], |column| &column[..usize::from(BLOCKS)]);
+        let held = (0..).zip(column).filter(|(_, last)| **last > 0);
+        held.map(|(partition, last)| (Partition(partition), *last)).collect()
+    }
+
     /// A hash of one partition's entries: equal for equal ones.
     pub fn hash(&self, partition: Partition) -> u64 {
         self.hashes.get(usize::from(partition.0)).copied().unwrap_or(0)
@@ -152,6 +159,7 @@ mod tests {
         assert_eq!(a.root(), b.root());
         assert_eq!(a.digest(), b.digest());
         assert_eq!(b.entries(Partition(3)), [(origin(1), 5), (origin(2), 6)]);
+        assert_eq!(b.of(origin(1)), [(Partition(3), 5)]);
     }
 
     #[test]

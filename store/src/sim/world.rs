@@ -12,7 +12,6 @@ use super::{Counts, Outcome, Rule};
 use crate::model::ids::{NodeId, Origin, Partition};
 use crate::replica::message::Message;
 use crate::replica::state::Effect;
-use crate::replica::version::BLOCKS;
 use crate::ring::Ring;
 
 /// Replicas compare vectors this often.
@@ -412,7 +411,8 @@ impl World {
     fn snapshot(&mut self, at: usize, to: NodeId, partitions: Vec<Partition>, read: u64) {
         let Node { run: Some(run), disk, .. } = &self.nodes[at] else { return };
         let asked = (at, to, partitions);
-        let origin = self.trimmed.get(&asked);
+        // What a link's cursor lacks is the node's own.
+        let origin = self.trimmed.get(&asked).or(self.trimmed.get(&(at, to, Vec::new())));
         let partitions = asked.2;
         let messages = match (self.broken, origin) {
             (Some(Rule::SnapshotAtOnce), _) => {
@@ -535,8 +535,7 @@ impl World {
             match run.stream(to, disk) {
                 Ok(message) => self.send_to(at, to, message),
                 Err(Some(effects)) => {
-                    let all = (0..BLOCKS).map(Partition).collect();
-                    self.trimmed.insert((at, to, all), run.origin);
+                    self.trimmed.insert((at, to, Vec::new()), run.origin);
                     return self.machine(at, |_, _, _| effects);
                 }
                 Err(None) => return,

@@ -28,8 +28,9 @@ fn write(replica: &mut Replica, frame: u64) -> Vec<Effect> {
     effects.into_iter().filter(|effect| matches!(effect, Effect::Settle { .. })).collect()
 }
 
-fn trimmed() -> Message {
-    Message::Trimmed { origin: B, partitions: vec![Partition(5)] }
+/// The log of B begins behind what is held.
+fn behind() -> Message {
+    Message::Behind { frame: 9, blocks: vec![(Partition(5), 3)] }
 }
 
 /// A relay of block `number` of partition 5 of an origin that is not linked.
@@ -101,9 +102,9 @@ fn a_peer_whose_disk_was_set_back_counts_when_it_has_caught_up() {
 #[test]
 fn a_snapshot_that_breaks_off_lets_the_other_peers_go_on() {
     let mut replica = replica();
-    let wanted = replica.message(B.node, trimmed());
+    let wanted = replica.message(B.node, behind());
     assert_eq!(wanted.len(), 1);
-    assert_eq!(replica.message(C.node, trimmed()), []);
+    assert_eq!(replica.message(C.node, behind()), []);
     let effects = replica.unlinked(B.node);
     assert!(effects.contains(&Effect::Send(C.node, resume(0, 0))), "{effects:?}");
 }
@@ -124,7 +125,7 @@ fn what_stands_still_is_said_again_at_a_tick() {
 #[test]
 fn a_snapshot_counts_with_all_parts_of_one_read() {
     let mut replica = replica();
-    replica.message(B.node, trimmed());
+    replica.message(B.node, behind());
     assert!(replica.expects_part(B.node, 1, 0) && !replica.expects_part(C.node, 1, 0));
     assert_eq!(replica.part(B.node, 1, 0), []);
     assert_eq!(replica.part(B.node, 1, 0), [], "it came twice");
@@ -148,7 +149,7 @@ fn a_snapshot_counts_with_all_parts_of_one_read() {
 #[test]
 fn a_snapshot_that_falls_silent_is_given_up() {
     let mut replica = replica();
-    replica.message(B.node, trimmed());
+    replica.message(B.node, behind());
     for _ in 0..PATIENCE {
         replica.tick();
     }
@@ -200,5 +201,19 @@ fn what_was_trimmed_but_is_no_longer_wanted_needs_no_snapshot() {
     assert_eq!(replica.message(B.node, trimmed()), [], "it came from somewhere else meanwhile");
     replica.message(B.node, vectors(2));
     let snapshot = Message::WantSnapshot { partitions: vec![Partition(5)] };
+    assert_eq!(replica.message(C.node, trimmed()), [], "another was asked");
     assert_eq!(replica.message(B.node, trimmed()), [Effect::Send(B.node, snapshot)]);
+}
+
+#[test]
+fn blocks_that_came_through_others_need_no_snapshot_of_their_origin() {
+    let mut replica = replica();
+    let block = |number| (Partition(5), B, number);
+    replica.held.advance(Partition(5), B, 3);
+    assert_eq!(replica.message(B.node, behind()), [], "held, but not durable yet");
+    replica.committed(None, [block(3)]);
+    assert_eq!(replica.message(B.node, behind()), [Effect::Send(B.node, resume(9, 9))]);
+    let snapshot = Message::WantSnapshot { partitions: vec![Partition(6)] };
+    let more = Message::Behind { frame: 12, blocks: vec![(Partition(5), 3), (Partition(6), 1)] };
+    assert_eq!(replica.message(B.node, more), [Effect::Send(B.node, snapshot)], "only what is missing");
 }
