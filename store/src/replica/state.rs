@@ -730,6 +730,7 @@ impl Replica {
         session.complete().map(Effect::Adopt).into_iter().collect()
     }
 
+    #[cfg(any(test, feature = "sim"))]
     /// Whether a snapshot is on its way here from a peer.
     pub fn is_taking_over(&self, from: NodeId) -> bool {
         self.session.as_ref().is_some_and(|session| session.from == from && !session.complete)
