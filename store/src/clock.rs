@@ -63,6 +63,11 @@ impl Clock {
         Stamp { time: now.max(before + 1), author: self.author }
     }
 
+    /// The author of its stamps.
+    pub fn author(&self) -> u32 {
+        self.author
+    }
+
     /// Makes every later stamp greater than `time`.
     pub fn raise(&self, time: u64) {
         self.highest.fetch_max(time, Ordering::Relaxed);

@@ -1,13 +1,15 @@
 //! Two sides of a partition may both take the first sample of a series, and take it for different kinds. Afterwards all
 //! nodes settle on one of the two, and nothing that was taken is lost: a series of texts holds numbers as their text.
+//! A series that was cleared is of the kind that comes next.
 
 use std::fmt::Write as _;
 
 use crate::config::Config;
 use crate::model::kind::Kind;
 use crate::model::value::{Shape, Values};
-use crate::ring::{Ring, Samples, Stamps};
-use crate::series::{State, keep_of};
+use crate::replica::frame::Run;
+use crate::ring::{Samples, Stamps};
+use crate::series::{Series, State, keep_of};
 
 /// The kind that both sides settle on: a kind of texts before one of numbers, then the later in the list of kinds.
 fn settled(a: Kind, b: Kind) -> Kind {
@@ -15,8 +17,22 @@ fn settled(a: Kind, b: Kind) -> Kind {
     if rank(a) >= rank(b) { a } else { b }
 }
 
+/// Settles the kind of a series that a block names, unless all that the block has of it is void.
+pub(crate) fn named(config: &Config, series: &Series, kind: Kind, runs: &[Run]) {
+    let mut state = series.lock();
+    let last = |run: &Run| run.stamp.plus(run.samples.times.len().saturating_sub(1));
+    let void = |cleared| runs.iter().filter(|run| run.series == series.id()).all(|run| last(run) <= cleared);
+    if !state.ring.cleared().is_some_and(void) {
+        reconcile(config, &mut state, kind);
+    }
+}
+
 /// Settles the kind of a series that another node knows as `kind`.
 pub(crate) fn reconcile(config: &Config, state: &mut State, kind: Kind) {
+    if state.is_gone() {
+        state.restart(config, kind, if kind.is_text() { Shape::Text } else { Shape::Numbers(1) });
+        return;
+    }
     let settled = settled(state.kind, kind);
     if settled == state.kind {
         return;
@@ -27,12 +43,12 @@ pub(crate) fn reconcile(config: &Config, state: &mut State, kind: Kind) {
         "a series has two kinds; {} stays",
         settled.name()
     );
-    let keep = keep_of(config, settled, state.declared_keep, state.rate_hz.val);
+    let keep = keep_of(config, settled, state.keeps.greatest(), state.rate_hz.val);
     if settled.is_text() && !state.kind.is_text() {
         let held = state.ring.len();
         let samples = conform(settled, state.ring.copy(0..held));
         let stamps = Stamps::Each(state.ring.copy_stamps(0..held));
-        state.ring = Ring::new(keep, Shape::Text);
+        state.replace_ring(keep, Shape::Text);
         state.ring.join(&samples, &stamps, &mut Vec::new());
         state.soil(&samples);
     } else {

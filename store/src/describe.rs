@@ -1,13 +1,16 @@
-//! Descriptions of sensors, held against what is known and applied.
+//! Descriptions and clears of sensors, held against what is known and applied.
 
 use std::sync::atomic::Ordering;
 
+use crate::clock::Stamp;
 use crate::config::{Config, MAX_KEEP, MAX_KEEP_TEXTS};
 use crate::error::Refusal;
 use crate::memory::Memory;
 use crate::model::ids::{Attribute, SensorId};
-use crate::registry::{AttributeDescription, Description, Operation, write};
-use crate::series::keep_of;
+use crate::model::kind::Kind;
+use crate::model::value::Shape;
+use crate::registry::{AttributeDescription, Description, Operation, void, write};
+use crate::series::{Arrivals, Sensor, Series, keep_of, shape_of};
 
 /// Keeps of a description what is not yet set: a different kind is refused, `keep` only grows. `None` when nothing
 /// is new.
@@ -21,7 +24,8 @@ pub(crate) fn what_is_new(
     let mut new = Description { name: description.name.clone().filter(|_| !named), attributes: Vec::new() };
     for (attribute, asked) in &description.attributes {
         let mut fresh = asked.clone();
-        match memory.find(sensor.as_str(), attribute.as_str()) {
+        let found = memory.find(sensor.as_str(), attribute.as_str());
+        match found.filter(|series| !series.is_gone()) {
             None => {
                 let text = asked.kind.is_some_and(crate::Kind::is_text);
                 check_keep(sensor, attribute, asked.keep, text)?;
@@ -37,7 +41,7 @@ pub(crate) fn what_is_new(
                 fresh.unit = fresh.unit.filter(|_| state.unit.val.is_none());
                 fresh.rate_hz = fresh.rate_hz.filter(|_| state.rate_hz.val.is_none());
                 fresh.channels = fresh.channels.filter(|_| state.channels.val.is_none());
-                fresh.keep = fresh.keep.filter(|keep| *keep > state.declared_keep);
+                fresh.keep = fresh.keep.filter(|keep| *keep > state.keeps.greatest());
                 if fresh == AttributeDescription::default() {
                     continue;
                 }
@@ -63,17 +67,36 @@ fn check_keep(
     }
 }
 
-/// Applies an operation, of this node or of another: the memory limit was asked where it was made.
-pub(crate) fn apply(memory: &Memory, config: &Config, operation: &Operation) {
+/// Applies an operation, of this node or of another: the memory limit was asked where it was made. What is not newer
+/// than the sensor's clear is void. `author` is this run of the node.
+pub(crate) fn apply(memory: &Memory, config: &Config, operation: &Operation, author: u32) {
     let Operation { sensor, stamp, description } = operation;
     let entry = memory.sensor(sensor);
+    {
+        let mut cleared = entry.cleared.lock();
+        if cleared.is_some_and(|cleared| *stamp <= cleared) {
+            return;
+        }
+        if operation.clears() {
+            *cleared = Some(*stamp);
+        }
+    }
     entry.unsaved.store(true, Ordering::Relaxed);
+    if operation.clears() {
+        clear(memory, config, &entry, *stamp, author);
+        return;
+    }
     if let Some(name) = &description.name {
         write(&mut entry.name.lock(), name.clone(), *stamp);
     }
     for (attribute, asked) in &description.attributes {
         let series = memory.describe_series(sensor, attribute, asked);
         let mut state = series.lock();
+        if state.is_gone() {
+            let kind = asked.kind.or(Kind::parse(attribute.as_str())).unwrap_or(Kind::Number);
+            state.restart(config, kind, shape_of(kind, asked));
+        }
+        state.described = state.described.max(Some(*stamp));
         if let Some(unit) = &asked.unit {
             write(&mut state.unit, unit.clone(), *stamp);
         }
@@ -83,9 +106,62 @@ pub(crate) fn apply(memory: &Memory, config: &Config, operation: &Operation) {
         if let Some(channels) = &asked.channels {
             write(&mut state.channels, channels.clone(), *stamp);
         }
-        state.declared_keep = asked.keep.unwrap_or(0).max(state.declared_keep);
-        let keep = keep_of(config, state.kind, state.declared_keep, state.rate_hz.val);
+        if let Some(keep) = asked.keep {
+            state.keeps.declare(keep, *stamp);
+        }
+        let keep = keep_of(config, state.kind, state.keeps.greatest(), state.rate_hz.val);
         if keep != state.ring.keep() {
+            state.ring.set_keep(keep);
+        }
+    }
+}
+
+/// A time of stamps above all that the sensor holds, said or measured.
+pub(crate) fn behind_all(entry: &Sensor, series: &[Series]) -> u64 {
+    let cleared = entry.cleared.lock().map_or(0, |cleared| cleared.time);
+    let mut highest = cleared.max(entry.name.lock().marker.time);
+    for series in series {
+        let state = series.lock();
+        let said = [state.unit.marker, state.rate_hz.marker, state.channels.marker];
+        let said = said.into_iter().chain(state.described).map(|stamp| stamp.time);
+        let open = state.open.as_ref().map_or(0, |open| open.writer.next_stamp());
+        let held = [highest, state.ring.highest_stamp(), open, state.next_stamp];
+        highest = held.into_iter().chain(said).max().unwrap_or(highest);
+    }
+    highest
+}
+
+/// Lets go of what is not newer than `stamp`, which the sensor has as its clear already, so that a series made
+/// meanwhile has it too.
+pub(crate) fn clear(memory: &Memory, config: &Config, entry: &Sensor, stamp: Stamp, author: u32) {
+    void(&mut entry.name.lock(), stamp);
+    for series in memory.of(&entry.id) {
+        let mut guard = series.lock();
+        let state = &mut *guard;
+        let held = state.ring.copy_stamps(0..state.ring.len());
+        let own = held.iter().filter(|held| held.author == author && **held <= stamp).count();
+        let oldest = state.ring.clear(stamp);
+        state.stamp_behind(stamp, series.id());
+        entry.counters.cleared(own);
+        // Chunks that hold what went are written anew, or removed when nothing is left.
+        state.dirty_from = state.dirty_from.into_iter().chain(oldest.map(|time| time.0)).min();
+        void(&mut state.unit, stamp);
+        void(&mut state.rate_hz, stamp);
+        void(&mut state.channels, stamp);
+        state.keeps.clear(stamp);
+        // Its next block names it again: it may come back as another kind.
+        state.named = false;
+        if state.is_gone() {
+            state.arrivals = Arrivals::default();
+            state.restart(
+                config,
+                state.kind,
+                if state.kind.is_text() { Shape::Text } else { Shape::Numbers(1) },
+            );
+            drop(guard);
+            memory.release(&series);
+        } else {
+            let keep = keep_of(config, state.kind, state.keeps.greatest(), state.rate_hz.val);
             state.ring.set_keep(keep);
         }
     }

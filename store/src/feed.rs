@@ -209,21 +209,8 @@ pub(crate) fn publish(state: &State, series: &Series, samples: &Samples, changed
     if state.followers.is_empty() || changed.is_empty() {
         return;
     }
-    let (times, values) = if changed.len() == samples.times.len() {
-        (samples.times.clone(), samples.values.clone())
-    } else {
-        let times = changed.iter().map(|index| samples.times[*index]).collect();
-        let values = match &samples.values {
-            Values::Numbers { channels, flat } => {
-                let row = |index: &usize| flat[index * channels..(index + 1) * channels].iter().copied();
-                Values::Numbers { channels: *channels, flat: changed.iter().flat_map(row).collect() }
-            }
-            Values::Texts(texts) => {
-                Values::Texts(changed.iter().map(|index| texts[*index].clone()).collect())
-            }
-        };
-        (times, values)
-    };
+    let whole = changed.len() == samples.times.len();
+    let Samples { times, values } = if whole { samples.clone() } else { samples.pick(changed) };
     let change = Arc::new(Change { series: series.clone(), times, values });
     state.followers.iter().for_each(|follower| follower.queue.publish(&change, at_end));
 }

@@ -14,6 +14,7 @@ use redb::{Database, StorageBackend};
 
 use crate::clock::{Clock, Stamp};
 use crate::config::Config;
+use crate::conflict::conform;
 use crate::describe;
 use crate::disk::backend::Traffic;
 use crate::disk::checkpoint::Checkpointer;
@@ -272,7 +273,7 @@ impl Store {
                 let keep = crate::series::keep_of(
                     &self.0.config,
                     state.kind,
-                    asked.keep.unwrap_or(0).max(state.declared_keep),
+                    asked.keep.unwrap_or(0).max(state.keeps.greatest()),
                     asked.rate_hz.or(state.rate_hz.val),
                 );
                 let shape = state.ring.shape();
@@ -280,11 +281,37 @@ impl Store {
                 memory.reserve(&found.series, keep, shape)?;
             }
         }
-        let operation = Operation { sensor: sensor.clone(), stamp: self.0.clock.stamp(), description };
-        describe::apply(memory, &self.0.config, &operation);
+        let mut stamp = self.0.clock.stamp();
+        if let Some(cleared) = *memory.sensor(sensor).cleared.lock() {
+            // The clear may be of a clock far ahead, which is not followed.
+            stamp.time = stamp.time.max(cleared.time.saturating_add(1));
+        }
+        let operation = Operation { sensor: sensor.clone(), stamp, description };
+        describe::apply(memory, &self.0.config, &operation, stamp.author);
         self.0.shared.group.operate(operation);
         memory.feed.described(sensor);
         Ok(())
+    }
+
+    /// Clears a sensor: its samples and what is said of it are gone, here at once and everywhere else when the clear
+    /// comes there. The ticket says when that is durable. It comes back, empty, when it sends or is described again.
+    /// `None` when there is no such sensor.
+    pub fn clear(&self, sensor: &SensorId) -> Option<Ticket> {
+        let memory = &self.0.memory;
+        let (entry, series) = memory.known(sensor.as_str())?;
+        self.0.clock.raise(describe::behind_all(&entry, &series));
+        let stamp = self.0.clock.stamp();
+        let ticket = {
+            // The operation is on its way to the log before any sample goes, so no checkpoint removes a chunk because
+            // of a clear that a crash then takes back; and a checkpoint that trims the operation has read the clear.
+            let mut cleared = entry.cleared.lock();
+            *cleared = (*cleared).max(Some(stamp));
+            entry.unsaved.store(true, Ordering::Relaxed);
+            self.0.shared.group.operate(Operation::clear(sensor.clone(), stamp))
+        };
+        describe::clear(memory, &self.0.config, &entry, stamp, stamp.author);
+        memory.feed.described(sensor);
+        Some(ticket)
     }
 
     /// The series, made when it is new: of the kind that its name and first value imply. Refused when values of
@@ -304,19 +331,21 @@ impl Store {
     fn admit(&self, series: &Series, shape: Shape) -> Result<(), Refusal> {
         let state = series.lock();
         series.check(state.kind, shape)?;
-        match (shape, state.ring.shape()) {
-            (Shape::Numbers(wide), Shape::Numbers(held)) if wide > held => {
-                let keep = state.ring.keep();
-                drop(state);
-                self.0.memory.reserve(series, keep, shape)
-            }
-            _ => Ok(()),
+        let (keep, held) = (state.ring.keep(), state.ring.shape());
+        let wider = matches!((shape, held), (Shape::Numbers(wide), Shape::Numbers(held)) if wide > held);
+        // What is gone was given back.
+        let back = state.is_gone();
+        drop(state);
+        if wider || back {
+            self.0.memory.reserve(series, keep, if wider { shape } else { held })
+        } else {
+            Ok(())
         }
     }
 
     /// The series, when there is one.
     pub fn find(&self, sensor: &str, attribute: &str) -> Option<Series> {
-        self.0.memory.find(sensor, attribute)
+        self.0.memory.find(sensor, attribute).filter(|series| !series.is_gone())
     }
 
     /// Appends batches: all or, when one is refused, none. In memory and in the feed when it returns; durable when
@@ -365,7 +394,7 @@ impl Store {
             Shape::Numbers(channels) => channels,
             Shape::Text => 0,
         };
-        let next_stamp = state.next_stamp;
+        let (next_stamp, back) = (state.next_stamp, state.is_gone());
         let clock = &self.0.clock;
         let fresh = |from: u64| RunWriter::new(clock.stamp().time.max(from), width);
         let open = state.open.get_or_insert_with(|| OpenRun {
@@ -385,6 +414,7 @@ impl Store {
         }
         open.bytes += bytes;
         let ticket = open.ticket.clone();
+        let samples = conform(state.kind, samples);
         let end = state.ring.last();
         let mut changed = Vec::new();
         let joined = state.ring.join(&samples, &Stamps::From(first), &mut changed);
@@ -397,6 +427,10 @@ impl Store {
         drop(guard);
         // Outside of the lock: the committer may want it at once.
         shared.group.grow(bytes);
+        if back {
+            self.0.memory.hold(&series);
+            self.0.memory.feed.described(series.sensor());
+        }
         series.sensor_entry().counters.joined(joined);
         series.sensor_entry().taker.store(0, Ordering::Relaxed);
         self.0.counters.joined(joined);

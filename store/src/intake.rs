@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, machine_time};
 use crate::codec::Malformed;
 use crate::config::Config;
-use crate::conflict::{conform, reconcile};
+use crate::conflict::{conform, named, reconcile};
 use crate::describe;
 use crate::disk::chunks;
 use crate::disk::recover::{descriptor_operations, series_names};
@@ -16,7 +16,8 @@ use crate::memory::Memory;
 use crate::model::ids::{NodeId, Origin, SeriesId};
 use crate::model::time::SampleTime;
 use crate::model::value::Shape;
-use crate::replica::frame::{Block, Body, Frame, Run};
+use crate::registry::Operation;
+use crate::replica::frame::{Block, Body, Frame, REGISTRY, Run};
 use crate::replica::message::Piece;
 use crate::ring::{Samples, Stamps};
 use crate::series::Series;
@@ -42,8 +43,7 @@ impl Intake<'_> {
                 Body::Registry(operations) => {
                     for operation in operations {
                         newest = operation.stamp.time.max(newest);
-                        describe::apply(self.memory, self.config, &operation);
-                        self.memory.feed.described(&operation.sensor);
+                        self.describe(&operation);
                     }
                 }
                 Body::Samples { names, runs } => {
@@ -51,7 +51,7 @@ impl Intake<'_> {
                         let known = self.memory.find(name.sensor.as_str(), name.attribute.as_str()).is_some();
                         let shape = if name.kind.is_text() { Shape::Text } else { Shape::Numbers(1) };
                         let series = self.memory.restore(&name.sensor, &name.attribute, name.kind, shape);
-                        reconcile(self.config, &mut series.lock(), name.kind);
+                        named(self.config, &series, name.kind, &runs);
                         if !known {
                             self.memory.feed.described(&name.sensor);
                         }
@@ -77,10 +77,16 @@ impl Intake<'_> {
             reconcile(self.config, &mut series.lock(), kind);
         }
         for record in &piece.descriptors {
-            for operation in descriptor_operations(record)? {
-                describe::apply(self.memory, self.config, &operation);
-                self.memory.feed.described(&operation.sensor);
-            }
+            descriptor_operations(record)?.iter().for_each(|operation| self.describe(operation));
+        }
+        // What is said of sensors comes before any sample: a ring that has not heard of a clear, or of a raised `keep`,
+        // would let go of what it should hold.
+        let frames =
+            piece.frames.iter().map(|record| Frame::decode(record)).collect::<Result<Vec<_>, _>>()?;
+        let says = |frame: &Frame| frame.blocks.iter().all(|block| block.partition == REGISTRY);
+        let (said, measured): (Vec<_>, Vec<_>) = frames.into_iter().partition(says);
+        for frame in said {
+            self.join(frame.origin, frame.blocks);
         }
         for (id, record) in &piece.chunks {
             let (samples, stamps) = chunks::decode(record)?;
@@ -91,11 +97,15 @@ impl Intake<'_> {
                 self.samples(&series, samples, &stamps, None);
             }
         }
-        for record in &piece.frames {
-            let frame = Frame::decode(record)?;
+        for frame in measured {
             self.join(frame.origin, frame.blocks);
         }
         Ok(())
+    }
+
+    fn describe(&self, operation: &Operation) {
+        describe::apply(self.memory, self.config, operation, self.clock.author());
+        self.memory.feed.described(&operation.sensor);
     }
 
     /// Joins samples of one series and tells its followers.
@@ -107,18 +117,23 @@ impl Intake<'_> {
         let mut guard = series.lock();
         let state = &mut *guard;
         let samples = conform(state.kind, samples);
-        let end = state.ring.last();
+        let (end, gone) = (state.ring.last(), state.is_gone());
         let mut changed = Vec::new();
-        state.ring.join(&samples, stamps, &mut changed);
-        state.soil(&samples);
-        if let Some(oldest) = samples.times.iter().min() {
-            state.arrivals.note(now, oldest.0);
+        let joined = state.ring.join(&samples, stamps, &mut changed);
+        if joined.cleared < samples.times.len() {
+            state.soil(&samples);
+            if let Some(oldest) = samples.times.iter().min() {
+                state.arrivals.note(now, oldest.0);
+            }
         }
         let at_end = samples.times.first().is_some_and(|first| end.is_none_or(|end| *first > end));
         publish(state, series, &samples, &changed, at_end);
-        let (keep, shape) = (state.ring.keep(), state.ring.shape());
+        let back = gone && !state.is_gone();
         drop(guard);
-        self.memory.reserve_anyway(series, keep, shape);
+        self.memory.hold(series);
+        if back {
+            self.memory.feed.described(series.sensor());
+        }
     }
 
     fn follow(&self, newest: u64) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! The ledger: what became of every sample, by cause, per sensor. Nothing is dropped in silence.
 //!
-//! Invariant: received = stored + duplicate + late + replaced + refused. `evicted` counts among stored.
+//! Invariant: received = stored + duplicate + late + replaced + cleared + refused. `evicted` counts among
+//! stored, and what this node took and a clear let go of moves from stored to cleared.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,6 +17,7 @@ pub(crate) struct Counters {
     duplicate: AtomicU64,
     late: AtomicU64,
     replaced: AtomicU64,
+    cleared: AtomicU64,
     evicted: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -33,6 +35,8 @@ pub struct Ledger {
     pub late: u64,
     /// Same time, another value: the newer stamp won.
     pub replaced: u64,
+    /// Taken, and let go of by a clear.
+    pub cleared: u64,
     /// Samples that newer ones pushed out.
     pub evicted: u64,
     /// Refused, by error code.
@@ -50,7 +54,17 @@ impl Counters {
         add(&self.duplicate, joined.duplicate);
         add(&self.late, joined.late);
         add(&self.replaced, joined.replaced + joined.outdated);
+        add(&self.cleared, joined.cleared);
         add(&self.evicted, joined.evicted);
+    }
+
+    /// So many of the samples that were stored were cleared.
+    pub(crate) fn cleared(&self, samples: usize) {
+        let samples = samples as u64;
+        let take = |stored: u64| Some(stored.saturating_sub(samples));
+        // Never more than were stored: a sample that took another's place counts as replaced.
+        let moved = self.stored.fetch_update(Relaxed, Relaxed, take).unwrap_or(0).min(samples);
+        self.cleared.fetch_add(moved, Relaxed);
     }
 
     pub(crate) fn refused(&self, code: &'static str, samples: u64) {
@@ -61,7 +75,8 @@ impl Counters {
         let refused = self.refused.lock().clone();
         let (stored, duplicate) = (self.stored.load(Relaxed), self.duplicate.load(Relaxed));
         let (late, replaced) = (self.late.load(Relaxed), self.replaced.load(Relaxed));
-        let received = stored + duplicate + late + replaced + refused.values().sum::<u64>();
-        Ledger { received, stored, duplicate, late, replaced, evicted: self.evicted.load(Relaxed), refused }
+        let (cleared, evicted) = (self.cleared.load(Relaxed), self.evicted.load(Relaxed));
+        let received = stored + duplicate + late + replaced + cleared + refused.values().sum::<u64>();
+        Ledger { received, stored, duplicate, late, replaced, cleared, evicted, refused }
     }
 }

@@ -1,13 +1,14 @@
 //! The memory tier: every series by its names, and the budget that they share.
 //!
-//! Invariant: the bytes promised to rings never exceed the limit; a series that would exceed it is refused.
+//! Invariant: the bytes promised to rings never exceed the limit; a series that would exceed it is refused. A series
+//! that was cleared keeps its place and its names, gives back what was promised to its ring, and is not shown.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::config::Config;
 use crate::error::Refusal;
@@ -28,11 +29,27 @@ pub(crate) struct Held {
     pub attributes: BTreeMap<Attribute, Series>,
 }
 
+impl Held {
+    /// Whether there is anything of it since it was cleared.
+    fn is_there(&self) -> bool {
+        self.entry.cleared.lock().is_none()
+            || self.entry.name.lock().val.is_some()
+            || self.attributes.values().any(|series| !series.is_gone())
+    }
+
+    fn shown(&self) -> (Arc<Sensor>, Vec<Series>) {
+        let there = self.attributes.values().filter(|series| !series.is_gone());
+        (self.entry.clone(), there.cloned().collect())
+    }
+}
+
 /// All series.
 pub(crate) struct Memory {
     config: Config,
     sensors: RwLock<Catalog>,
     reserved: AtomicU64,
+    /// Held while what is promised to a series changes.
+    promising: Mutex<()>,
     pub feed: Feed,
 }
 
@@ -54,6 +71,7 @@ impl Memory {
             config: config.clone(),
             sensors: RwLock::default(),
             reserved: AtomicU64::new(0),
+            promising: Mutex::new(()),
             feed: Feed::default(),
         }
     }
@@ -62,9 +80,24 @@ impl Memory {
         self.reserved.load(Ordering::Relaxed)
     }
 
+    /// How many sensors and series there are to be seen.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let catalog = self.sensors.read();
-        (catalog.by_name.len(), catalog.by_id.len())
+        let sensors = catalog.by_name.values().filter(|held| held.is_there()).count();
+        (sensors, catalog.by_id.values().filter(|series| !series.is_gone()).count())
+    }
+
+    /// Every series of a sensor, gone or not.
+    pub(crate) fn of(&self, sensor: &SensorId) -> Vec<Series> {
+        let catalog = self.sensors.read();
+        catalog.by_name.get(sensor).map_or(Vec::new(), |held| held.attributes.values().cloned().collect())
+    }
+
+    /// Every sensor and its series, gone or not.
+    pub(crate) fn everything(&self) -> Vec<(Arc<Sensor>, Vec<Series>)> {
+        let catalog = self.sensors.read();
+        let series = |held: &Held| held.attributes.values().cloned().collect();
+        catalog.by_name.values().map(|held| (held.entry.clone(), series(held))).collect()
     }
 
     pub(crate) fn find(&self, sensor: &str, attribute: &str) -> Option<Series> {
@@ -112,11 +145,10 @@ impl Memory {
         catalog.hold(sensor).entry.clone()
     }
 
-    /// The sensor and its series, when it is known.
+    /// The sensor and its series, when it is known and not gone.
     pub(crate) fn known(&self, sensor: &str) -> Option<(Arc<Sensor>, Vec<Series>)> {
         let catalog = self.sensors.read();
-        let held = catalog.by_name.get(sensor)?;
-        Some((held.entry.clone(), held.attributes.values().cloned().collect()))
+        catalog.by_name.get(sensor).filter(|held| held.is_there()).map(Held::shown)
     }
 
     /// Up to `limit` sensors behind `after` for which `wanted` holds, by name.
@@ -129,11 +161,8 @@ impl Memory {
         let catalog = self.sensors.read();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let behind = catalog.by_name.range::<str, _>((from, Bound::Unbounded));
-        let wanted = behind.filter(|(_, held)| wanted(&held.entry));
-        wanted
-            .take(limit)
-            .map(|(_, held)| (held.entry.clone(), held.attributes.values().cloned().collect()))
-            .collect()
+        let wanted = behind.filter(|(_, held)| wanted(&held.entry) && held.is_there());
+        wanted.take(limit).map(|(_, held)| held.shown()).collect()
     }
 
     /// The series, made with the described kind, or the one that its name and first value imply.
@@ -144,8 +173,9 @@ impl Memory {
         shape: Option<Shape>,
         description: &AttributeDescription,
     ) -> Result<Found, Refusal> {
-        if let Some(series) = self.find(sensor.as_str(), attribute.as_str()) {
-            return Ok(Found { series, new: false });
+        let found = self.find(sensor.as_str(), attribute.as_str());
+        if let Some(series) = found.as_ref().filter(|series| !series.is_gone()) {
+            return Ok(Found { series: series.clone(), new: false });
         }
         let kind = description.kind.unwrap_or_else(|| match shape {
             Some(shape) => Kind::infer(attribute.as_str(), shape),
@@ -156,6 +186,9 @@ impl Memory {
             None => shape_of(kind, description),
         };
         let keep = keep_of(&self.config, kind, description.keep.unwrap_or(0), description.rate_hz);
+        if let Some(series) = found {
+            return self.bring_back(series, kind, keep, shape);
+        }
         let mut catalog = self.sensors.write();
         if let Some(series) = catalog.by_name.get(sensor).and_then(|held| held.attributes.get(attribute)) {
             return Ok(Found { series: series.clone(), new: false });
@@ -176,6 +209,18 @@ impl Memory {
         Ok(Found { series, new: true })
     }
 
+    /// Readies a series that is gone for what comes next; whoever sees it come is told then.
+    fn bring_back(&self, series: Series, kind: Kind, keep: usize, shape: Shape) -> Result<Found, Refusal> {
+        series.check(kind, shape)?;
+        self.reserve(&series, keep, shape)?;
+        let mut state = series.lock();
+        if state.is_gone() {
+            state.restart(&self.config, kind, shape);
+        }
+        drop(state);
+        Ok(Found { series, new: false })
+    }
+
     /// The series that an operation describes, made without asking for memory: that was asked where the operation was.
     pub(crate) fn describe_series(
         &self,
@@ -190,6 +235,7 @@ impl Memory {
     /// Promises the series the memory of a full ring; refused when the limit would be exceeded.
     pub(crate) fn reserve(&self, series: &Series, keep: usize, shape: Shape) -> Result<(), Refusal> {
         let needed = Ring::bytes_when_full(keep, shape) + SERIES_BYTES;
+        let _promising = self.promising.lock();
         let more = needed.saturating_sub(series.reserved() as u64);
         let limit = self.config.memory_limit;
         let step = |held: u64| held.checked_add(more).filter(|sum| *sum <= limit);
@@ -208,12 +254,27 @@ impl Memory {
         }
     }
 
-    /// Promises memory beyond the limit too: what the disk held at start is kept.
-    pub(crate) fn reserve_anyway(&self, series: &Series, keep: usize, shape: Shape) {
-        let needed = Ring::bytes_when_full(keep, shape) + SERIES_BYTES;
+    /// Promises memory beyond the limit too: what the disk held at start, and what a peer took, is kept.
+    pub(crate) fn hold(&self, series: &Series) {
+        let state = series.lock();
+        let ring = Ring::bytes_when_full(state.ring.keep(), state.ring.shape());
+        let needed = SERIES_BYTES + if state.is_gone() { 0 } else { ring };
+        drop(state);
+        if needed <= series.reserved() as u64 {
+            return;
+        }
+        let _promising = self.promising.lock();
         let more = needed.saturating_sub(series.reserved() as u64);
         self.reserved.fetch_add(more, Ordering::Relaxed);
         series.set_reserved(series.reserved() + more as usize);
+    }
+
+    /// Gives back what was promised to the ring of a series that is gone.
+    pub(crate) fn release(&self, series: &Series) {
+        let _promising = self.promising.lock();
+        let less = (series.reserved() as u64).saturating_sub(SERIES_BYTES);
+        self.reserved.fetch_sub(less, Ordering::Relaxed);
+        series.set_reserved(series.reserved() - less as usize);
     }
 
     /// Puts a series that the disk or another node has in its place, without asking for memory.

@@ -49,15 +49,7 @@ fn thin(samples: &Samples, points: usize) -> Samples {
         Values::Numbers { channels, flat } => extremes(&samples.times, flat, *channels, points),
         Values::Texts(_) => (0..points).map(|point| point * samples.times.len() / points).collect(),
     };
-    let times = kept.iter().map(|index| samples.times[*index]).collect();
-    let values = match &samples.values {
-        Values::Numbers { channels, flat } => {
-            let row = |index: &usize| flat[index * channels..(index + 1) * channels].iter().copied();
-            Values::Numbers { channels: *channels, flat: kept.iter().flat_map(row).collect() }
-        }
-        Values::Texts(texts) => Values::Texts(kept.iter().map(|index| texts[*index].clone()).collect()),
-    };
-    Samples { times, values }
+    samples.pick(&kept)
 }
 
 /// Indices of the least and greatest of every channel in each of equal spans of time. With fewer points than two for

@@ -1,7 +1,8 @@
 //! Descriptors of sensors: the lasting part of the registry, as operations of `crdts` registers.
 //!
 //! Each field is a `LWWReg` marked with a stamp, so that what two nodes set at once settles alike everywhere; `keep`
-//! is joined by max (it may only be raised), and is therefore the same whatever order the operations come in.
+//! is joined by max (it may only be raised), and is therefore the same whatever order the operations come in. An
+//! operation that sets nothing clears the sensor: what is older than it, said or measured, is void.
 
 use crdts::{CmRDT, LWWReg};
 
@@ -36,7 +37,8 @@ pub struct Description {
     pub attributes: Vec<(Attribute, AttributeDescription)>,
 }
 
-/// A change of descriptors, as it stands in a block of the registry's partition.
+/// A change of descriptors, as it stands in a block of the registry's partition. One that sets nothing was never
+/// written but to clear: so the record is the same in every version of the format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
     /// Whose.
@@ -45,6 +47,38 @@ pub struct Operation {
     pub stamp: Stamp,
     /// What is set.
     pub description: Description,
+}
+
+/// What was declared of `keep` since the last clear: the greatest holds. A clear may come after what is newer than it,
+/// so whatever would be the greatest once older declarations are void is held too; stamps rise, and values fall.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Keeps(Vec<(Stamp, usize)>);
+
+impl Keeps {
+    /// The one that holds; 0 for none.
+    pub fn greatest(&self) -> usize {
+        self.0.first().map_or(0, |held| held.1)
+    }
+
+    /// Joins a declaration.
+    pub fn declare(&mut self, keep: usize, stamp: Stamp) {
+        if self.0.iter().any(|held| held.0 >= stamp && held.1 >= keep) {
+            return;
+        }
+        self.0.retain(|held| held.0 > stamp || held.1 > keep);
+        let at = self.0.partition_point(|held| held.0 < stamp);
+        self.0.insert(at, (stamp, keep));
+    }
+
+    /// Voids what is not newer than `stamp`.
+    pub fn clear(&mut self, stamp: Stamp) {
+        self.0.retain(|held| held.0 > stamp);
+    }
+
+    /// The declarations that are held.
+    pub fn iter(&self) -> impl Iterator<Item = (Stamp, usize)> + '_ {
+        self.0.iter().copied()
+    }
 }
 
 /// A register of the registry.
@@ -64,7 +98,24 @@ pub fn write<T: Clone + PartialEq>(register: &mut Register<T>, value: T, stamp: 
     }
 }
 
+/// Empties a register of what is not newer than `stamp`.
+pub fn void<T>(register: &mut Register<T>, stamp: Stamp) {
+    if register.marker <= stamp {
+        *register = unset();
+    }
+}
+
 impl Operation {
+    /// The operation that clears `sensor`.
+    pub fn clear(sensor: SensorId, stamp: Stamp) -> Self {
+        Self { sensor, stamp, description: Description::default() }
+    }
+
+    /// Whether it clears its sensor.
+    pub fn clears(&self) -> bool {
+        self.description == Description::default()
+    }
+
     /// Appends the operation: sensor, stamp, name, attributes with the fields that are set.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, self.sensor.as_str());
@@ -121,6 +172,8 @@ fn decode_attribute(reader: &mut Reader<'_>) -> Result<(Attribute, AttributeDesc
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -148,6 +201,54 @@ mod tests {
         assert_eq!(Operation::decode(&mut Reader(&bytes)), Ok(operation));
         for cut in 0..bytes.len() {
             assert!(Operation::decode(&mut Reader(&bytes[..cut])).is_err());
+        }
+    }
+
+    #[test]
+    fn a_clear_comes_back_and_is_nothing_that_was_written_before() {
+        let clear = Operation::clear(SensorId::new("strap-7").unwrap(), Stamp { time: 5, author: 6 });
+        let mut bytes = Vec::new();
+        clear.encode(&mut bytes);
+        let back = Operation::decode(&mut Reader(&bytes)).unwrap();
+        assert!(back == clear && back.clears());
+        let named = Description { name: Some(String::new()), attributes: Vec::new() };
+        assert!(!Operation { description: named, ..clear }.clears());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever order declarations and clears come in, the greatest that is newer than all clears holds.
+        #[test]
+        fn keeps_do_not_depend_on_order(
+            declared in prop::collection::vec((1..9u64, 1..6usize), 0..9),
+            clears in prop::collection::vec(0..9u64, 0..3),
+            order in any::<u64>(),
+        ) {
+            let at = |time| Stamp { time, author: 1 };
+            let last = clears.iter().copied().max();
+            let valid = declared.iter().filter(|one| last.is_none_or(|last| one.0 > last));
+            let expected = valid.map(|one| one.1).max().unwrap_or(0);
+            let mut events: Vec<_> = declared.iter().map(|(time, keep)| (*time, Some(*keep))).collect();
+            events.extend(clears.iter().map(|time| (*time, None)));
+            let places = events.len().max(1) as u64;
+            events.rotate_left((order % places) as usize);
+            if order % 2 == 0 {
+                events.reverse();
+            }
+            let (mut keeps, mut cleared) = (Keeps::default(), None);
+            for (time, keep) in events {
+                match keep {
+                    Some(keep) if cleared.is_none_or(|cleared| at(time) > cleared) => keeps.declare(keep, at(time)),
+                    Some(_) => {}
+                    None => {
+                        cleared = cleared.max(Some(at(time)));
+                        keeps.clear(at(time));
+                    }
+                }
+            }
+            prop_assert_eq!(keeps.greatest(), expected);
+            prop_assert!(keeps.iter().collect::<Vec<_>>().is_sorted_by(|a, b| a.0 < b.0 && a.1 > b.1));
         }
     }
 

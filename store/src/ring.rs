@@ -4,6 +4,9 @@
 //! Since `top(top(A) ∪ B) = top(A ∪ B)`, join is associative, commutative and idempotent, whatever order samples come
 //! in. There are no tombstones: what was evicted cannot come back, being older than `keep` others.
 //!
+//! A clear is a stamp, joined by max: samples that are not newer are let go of, and ignored when they come again. It is
+//! the one thing here that depends on order, where samples were evicted before it came: see [`Ring::clear`].
+//!
 //! Samples lie in columns, 28 bytes each for one channel. Columns grow by an eighth, and never past `keep`.
 
 use std::cmp::Ordering;
@@ -31,6 +34,8 @@ pub struct Joined {
     pub outdated: usize,
     /// Older than the whole full ring: dropped.
     pub late: usize,
+    /// Not newer than the clear of their ring: dropped.
+    pub cleared: usize,
     /// Samples that newer ones pushed out.
     pub evicted: usize,
 }
@@ -43,6 +48,7 @@ impl Joined {
         self.replaced += other.replaced;
         self.outdated += other.outdated;
         self.late += other.late;
+        self.cleared += other.cleared;
         self.evicted += other.evicted;
     }
 }
@@ -68,6 +74,21 @@ impl Samples {
         };
         Self { times: self.times[range].to_vec(), values }
     }
+
+    /// The samples at `indices`, copied.
+    pub fn pick(&self, indices: &[usize]) -> Self {
+        let times = indices.iter().map(|index| self.times[*index]).collect();
+        let values = match &self.values {
+            Values::Numbers { channels, flat } => {
+                let row = |index: &usize| flat[index * channels..(index + 1) * channels].iter().copied();
+                Values::Numbers { channels: *channels, flat: indices.iter().flat_map(row).collect() }
+            }
+            Values::Texts(texts) => {
+                Values::Texts(indices.iter().map(|index| texts[*index].clone()).collect())
+            }
+        };
+        Self { times, values }
+    }
 }
 
 /// The stamps of a batch.
@@ -85,6 +106,15 @@ impl Stamps {
             Self::From(first) => first.plus(index),
             Self::Each(stamps) => stamps[index],
         }
+    }
+
+    /// Which of `count` samples are newer than `cleared`; `None` when all are.
+    fn newer(&self, count: usize, cleared: Stamp) -> Option<Vec<usize>> {
+        let all = match self {
+            Self::From(first) => *first > cleared,
+            Self::Each(stamps) => stamps.iter().all(|stamp| *stamp > cleared),
+        };
+        (!all).then(|| (0..count).filter(|index| self.at(*index) > cleared).collect())
     }
 }
 
@@ -118,6 +148,8 @@ enum Columns {
 #[derive(Debug, Clone)]
 pub struct Ring {
     keep: usize,
+    /// Samples that are not newer are not taken.
+    cleared: Option<Stamp>,
     times: VecDeque<i64>,
     stamps: VecDeque<u64>,
     authors: VecDeque<u32>,
@@ -133,6 +165,7 @@ impl Ring {
         };
         Self {
             keep: keep.max(1),
+            cleared: None,
             times: VecDeque::new(),
             stamps: VecDeque::new(),
             authors: VecDeque::new(),
@@ -198,6 +231,34 @@ impl Ring {
         self.stamps.iter().copied().max().unwrap_or(0)
     }
 
+    /// The newest clear that came.
+    pub fn cleared(&self) -> Option<Stamp> {
+        self.cleared
+    }
+
+    /// Lets go of all samples that are not newer than `stamp`, and takes none of them from here on. Returns the time of
+    /// the oldest that went.
+    ///
+    /// Clears and samples may come in any order as long as none was evicted in between. A full ring that is cleared may
+    /// have evicted, before, an older sample with a newer stamp, which it would hold had the clear come first. It takes
+    /// it back when it is joined with a ring that still has it; once all rings have the clear, they are a lattice again.
+    pub fn clear(&mut self, stamp: Stamp) -> Option<SampleTime> {
+        if self.cleared.is_some_and(|cleared| cleared >= stamp) {
+            return None;
+        }
+        self.cleared = Some(stamp);
+        let stamps = self.copy_stamps(0..self.len());
+        let first = stamps.iter().position(|held| *held <= stamp)?;
+        let oldest = self.time(first);
+        let kept: Vec<_> = (0..stamps.len()).filter(|index| stamps[*index] > stamp).collect();
+        let samples = self.copy(0..self.len()).pick(&kept);
+        let stamps = Stamps::Each(kept.into_iter().map(|index| stamps[index]).collect());
+        let empty = Self { cleared: self.cleared, ..Self::new(self.keep, self.shape()) };
+        *self = empty;
+        self.join(&samples, &stamps, &mut Vec::new());
+        Some(oldest)
+    }
+
     /// Changes the bound. A smaller one evicts at once.
     pub fn set_keep(&mut self, keep: usize) {
         self.keep = keep.max(1);
@@ -256,6 +317,21 @@ impl Ring {
     /// Joins samples; `changed` receives the indices of those that are new or took another's place, ascending.
     /// A ring of fewer channels widens; a value of fewer channels is filled up with missing ones.
     pub fn join(&mut self, samples: &Samples, stamps: &Stamps, changed: &mut Vec<usize>) -> Joined {
+        let count = samples.times.len();
+        let Some(newer) = self.cleared.and_then(|cleared| stamps.newer(count, cleared)) else {
+            return self.join_newer(samples, stamps, changed);
+        };
+        let each = Stamps::Each(newer.iter().map(|index| stamps.at(*index)).collect());
+        let mut places = Vec::new();
+        let joined = self.join_newer(&samples.pick(&newer), &each, &mut places);
+        changed.extend(places.into_iter().map(|place| newer[place]));
+        Joined { cleared: count - newer.len(), ..joined }
+    }
+
+    fn join_newer(&mut self, samples: &Samples, stamps: &Stamps, changed: &mut Vec<usize>) -> Joined {
+        if samples.times.is_empty() {
+            return Joined::default();
+        }
         if let Shape::Numbers(channels) = samples.values.shape() {
             self.widen(channels);
         }
@@ -393,7 +469,7 @@ impl Ring {
         }
         let rest = from..old.len();
         self.take_over(&mut old, rest);
-        self.keep = old.keep;
+        (self.keep, self.cleared) = (old.keep, old.cleared);
         let surplus = self.len().saturating_sub(self.keep);
         if surplus > 0 {
             let oldest = self.time(surplus);
@@ -475,6 +551,9 @@ impl CvRDT for Ring {
     }
 
     fn merge(&mut self, other: Self) {
+        if let Some(cleared) = other.cleared {
+            self.clear(cleared);
+        }
         let all = 0..other.len();
         let stamps = Stamps::Each(other.copy_stamps(all.clone()));
         self.join(&other.copy(all), &stamps, &mut Vec::new());
@@ -503,6 +582,7 @@ impl PartialEq for Ring {
     fn eq(&self, other: &Self) -> bool {
         let all = 0..self.len();
         self.keep == other.keep
+            && self.cleared == other.cleared
             && self.times == other.times
             && self.stamps == other.stamps
             && self.authors == other.authors

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::clock::Stamp;
 use crate::config::{Config, MAX_KEEP, MAX_KEEP_TEXTS};
 use crate::disk::chunks::Span;
 use crate::error::Refusal;
@@ -17,7 +18,7 @@ use crate::model::ids::{Attribute, Partition, SensorId, SeriesId};
 use crate::model::kind::Kind;
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, Values};
-use crate::registry::{AttributeDescription, Register, unset};
+use crate::registry::{AttributeDescription, Keeps, Register, unset};
 use crate::replica::frame::RunWriter;
 use crate::ring::{Ring, Samples};
 
@@ -33,6 +34,8 @@ pub(crate) struct Sensor {
     pub id: SensorId,
     pub partition: Partition,
     pub name: Mutex<Register<String>>,
+    /// The newest clear: what is not newer, said or measured, is void. Lock order: before the series.
+    pub cleared: Mutex<Option<Stamp>>,
     pub counters: Counters,
     /// Connections here that speak for it.
     pub devices: AtomicUsize,
@@ -50,6 +53,7 @@ impl Sensor {
             id: id.clone(),
             partition: Partition::of(id),
             name: Mutex::new(unset()),
+            cleared: Mutex::new(None),
             counters: Counters::default(),
             devices: AtomicUsize::new(0),
             elsewhere: AtomicUsize::new(0),
@@ -80,8 +84,10 @@ pub(crate) struct State {
     pub unit: Register<String>,
     pub rate_hz: Register<f64>,
     pub channels: Register<Vec<String>>,
-    /// Declared by someone; 0 for no one.
-    pub declared_keep: usize,
+    /// Declared by someone.
+    pub keeps: Keeps,
+    /// The newest description that named it.
+    pub described: Option<Stamp>,
     /// Samples for the next frame.
     pub open: Option<OpenRun>,
     /// Stamps below this are taken.
@@ -99,6 +105,40 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether it was cleared, and nothing came since: readers are told that there is no such series. It stays in its
+    /// place, since handles of it are held, and since origins that named it do not name it again.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.ring.is_empty() && self.ring.cleared().is_some_and(|cleared| self.described <= Some(cleared))
+    }
+
+    /// A series that is gone comes back as one of this kind and shape, with the `keep` of one of which nothing was said.
+    pub(crate) fn restart(&mut self, config: &Config, kind: Kind, shape: Shape) {
+        let keep = keep_of(config, kind, 0, None);
+        if (self.ring.shape(), self.ring.keep()) != (shape, keep) {
+            self.replace_ring(keep, shape);
+        }
+        self.recorded &= self.kind == kind;
+        self.kind = kind;
+    }
+
+    /// An empty ring in the place of the one held.
+    pub(crate) fn replace_ring(&mut self, keep: usize, shape: Shape) {
+        let ring = Ring::new(keep, shape);
+        if let Some(cleared) = std::mem::replace(&mut self.ring, ring).cleared() {
+            self.ring.clear(cleared);
+        }
+    }
+
+    /// The next sample gets a newer stamp than `stamp`, whatever clock that is of.
+    pub(crate) fn stamp_behind(&mut self, stamp: Stamp, series: SeriesId) {
+        self.next_stamp = self.next_stamp.max(stamp.time.saturating_add(1));
+        if let Some(open) = &mut self.open {
+            let next = self.next_stamp.max(open.writer.next_stamp());
+            let writer = RunWriter::new(next, open.writer.channels());
+            std::mem::replace(&mut open.writer, writer).finish(series, &mut open.finished);
+        }
+    }
+
     /// Notes what the next checkpoint has to write.
     pub(crate) fn soil(&mut self, samples: &Samples) {
         let oldest = samples.times.iter().map(|time| time.0).min();
@@ -172,13 +212,16 @@ impl Series {
         keep: usize,
         shape: Shape,
     ) -> Self {
-        let state = State {
+        let id = SeriesId::of(&sensor.id, attribute);
+        let cleared = *sensor.cleared.lock();
+        let mut state = State {
             ring: Ring::new(keep, shape),
             kind,
             unit: unset(),
             rate_hz: unset(),
             channels: unset(),
-            declared_keep: 0,
+            keeps: Keeps::default(),
+            described: None,
             open: None,
             next_stamp: 0,
             named: false,
@@ -188,8 +231,12 @@ impl Series {
             dirty_from: None,
             chunks: Vec::new(),
         };
+        if let Some(cleared) = cleared {
+            state.ring.clear(cleared);
+            state.stamp_behind(cleared, id);
+        }
         Self(Arc::new(Entry {
-            id: SeriesId::of(&sensor.id, attribute),
+            id,
             attribute: attribute.clone(),
             sensor,
             state: Mutex::new(state),
@@ -232,6 +279,10 @@ impl Series {
 
     pub(crate) fn reserved(&self) -> usize {
         self.0.reserved.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lock().is_gone()
     }
 
     pub(crate) fn set_reserved(&self, bytes: usize) {

@@ -248,3 +248,52 @@ async fn below_min_copies_nothing_is_acknowledged_and_versions_may_differ_by_one
     assert_eq!(timeout(WITHIN, ticket.kept()).await.unwrap().unwrap(), Copies(2));
     until("b has it", || b.times("s") == [1]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cleared_on_one_node_is_gone_on_all_and_does_not_come_back_with_one_that_was_away() {
+    const LOG: u64 = 16 << 10;
+    let kept = |store: &Node| store.store.clear(&SensorId::new("s").unwrap()).expect("there is one");
+    let a = start_in("a", None, tempfile::tempdir().unwrap(), LOG).await;
+    a.ready().await;
+    let b = start_in("b", Some(a.address), tempfile::tempdir().unwrap(), LOG).await;
+    b.ready().await;
+    assert_eq!(a.append("s", 0..300).await, Copies(2));
+    until("b has it", || b.times("s").len() == 300).await;
+    // Alone, b takes what a has never seen.
+    let a = a.stop().await;
+    b.append("s", 300..600).await;
+    let b = b.stop().await;
+    let a = start_in("a", None, a, LOG).await;
+    a.ready().await;
+    assert_eq!(a.times("s").len(), 300);
+    timeout(WITHIN, kept(&a).kept()).await.expect("durable").unwrap();
+    assert!(a.store.sensor("s").is_none());
+    a.append("s", 900..910).await;
+    // It comes back with its old samples, and hands over those that it alone has.
+    let b = start_in("b", Some(a.address), b, LOG).await;
+    assert_eq!(b.times("s").len(), 600, "nobody has told it");
+    b.ready().await;
+    for node in [&a, &b] {
+        until("only what was sent afterwards", || node.times("s") == (900..910).collect::<Vec<_>>()).await;
+    }
+    // Cleared where it was not taken; what is sent to either afterwards is kept on both.
+    timeout(WITHIN, kept(&b).kept()).await.expect("durable").unwrap();
+    until("gone on a too", || a.store.sensor("s").is_none() && a.times("s").is_empty()).await;
+    assert_eq!(a.append("s", 100..103).await, Copies(2));
+    assert_eq!(b.append("s", 103..105).await, Copies(2));
+    for node in [&a, &b] {
+        until("both have it", || node.times("s") == [100, 101, 102, 103, 104]).await;
+    }
+    // Nor does a node with an empty disk bring anything back, nor one that starts anew from its own.
+    for batch in 0..40 {
+        a.append("filler", batch * 250..(batch + 1) * 250).await;
+    }
+    until("the log was trimmed", || a.store.stats().log_bytes < 3 * LOG).await;
+    let c = start_in("c", Some(a.address), tempfile::tempdir().unwrap(), LOG).await;
+    c.ready().await;
+    let b = start_in("b", Some(a.address), b.stop().await, LOG).await;
+    b.ready().await;
+    for node in [&a, &b, &c] {
+        until("all answer alike", || node.times("s") == [100, 101, 102, 103, 104]).await;
+    }
+}

@@ -1,6 +1,6 @@
 //! The scrub: replicas whose version vectors are equal compare hashes of their rings, a few series at a time. Where
 //! these differ each joins the other's ring, which is always safe. It is counted, and is a defect unless a change of
-//! `keep` explains it.
+//! `keep` or a clear explains it.
 //!
 //! Bounds: [`SERIES`] series in a message; rings travel in pieces of about [`PIECE_BYTES`].
 
@@ -64,7 +64,7 @@ impl Round {
     }
 }
 
-/// A hash of what readers get from the ring; `None` while samples of it wait for a frame.
+/// A hash of what readers get from the ring, and of what it keeps out; `None` while samples of it wait for a frame.
 fn hash(state: &State) -> Option<u64> {
     if state.open.is_some() {
         return None;
@@ -73,6 +73,11 @@ fn hash(state: &State) -> Option<u64> {
     let held = state.ring.len();
     let samples = state.ring.copy(0..held);
     hasher.update(&(state.ring.keep() as u64).to_le_bytes());
+    if let Some(cleared) = state.ring.cleared() {
+        // Who has not heard of a clear is to hear of it, though no sample tells the two apart yet.
+        hasher.update(&cleared.time.to_le_bytes());
+        hasher.update(&cleared.author.to_le_bytes());
+    }
     samples.times.iter().for_each(|time| {
         hasher.update(&time.0.to_le_bytes());
     });
@@ -129,8 +134,8 @@ pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message
     let mut pieces = Vec::new();
     for series in series.iter().filter_map(|id| store.memory().by_id(SeriesId(id.to_be_bytes()))) {
         // Rings of unequal `keep` do not become equal: what is said of the sensor goes with them.
-        let said = store.memory().known(series.sensor().as_str());
-        let said = said.and_then(|(sensor, all)| descriptor(&sensor, &all)).map(Bytes::from);
+        let all = store.memory().of(series.sensor());
+        let said = descriptor(series.sensor_entry(), &all).map(Bytes::from);
         let state = series.lock();
         let names = Bytes::from(series_record(&series, state.kind.name()));
         let (held, mut at) = (state.ring.len(), 0);
@@ -165,7 +170,63 @@ pub(crate) fn series_of(piece: &Piece) -> Vec<u128> {
 mod tests {
     use super::*;
     use crate::codec::{put_text, seal};
-    use crate::model::ids::{Attribute, SensorId};
+    use crate::config::Config;
+    use crate::model::ids::{Attribute, NodeName, SensorId};
+    use crate::{Batch, SampleTime, Shape, Times, Values};
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(Config::new(dir.path(), NodeName::new("a").unwrap())).unwrap()
+    }
+
+    /// Appends samples at these times to the one series that there is, and waits until no frame is open.
+    async fn append(store: &Store, times: std::ops::Range<i64>) {
+        let (sensor, attribute) = (SensorId::new("s").unwrap(), Attribute::new("a").unwrap());
+        let series = store.series(&sensor, &attribute, Shape::Numbers(1)).unwrap();
+        let flat = times.clone().map(|time| time as f64).collect();
+        let times = Times::At(times.map(SampleTime).collect());
+        let batch = Batch { series, times, values: Values::Numbers { channels: 1, flat } };
+        store.append(vec![batch]).await.unwrap().ticket.kept().await.unwrap();
+    }
+
+    fn ours(store: &Store) -> u64 {
+        hash(&store.memory().all()[0].lock()).unwrap()
+    }
+
+    /// Gives one store the rings of another, as links do.
+    fn send(from: &Store, to: &Store) {
+        let id = series_key(from.memory().all()[0].id());
+        for message in rings(from, &[id], false) {
+            let Message::Piece(piece) = message else { panic!("{message:?}") };
+            to.intake().piece(&piece).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_missed_a_clear_gets_it_from_the_scrub_and_brings_nothing_back() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (a, b) = (open(&dirs[0]), open(&dirs[1]));
+        append(&a, 0..700).await;
+        send(&a, &b);
+        assert_eq!(ours(&a), ours(&b));
+        a.clear(&SensorId::new("s").unwrap()).unwrap().kept().await.unwrap();
+        assert_ne!(ours(&a), ours(&b));
+        // The one that lacks it speaks first.
+        send(&b, &a);
+        assert!(a.sensor("s").is_none() && b.sensor("s").is_some());
+        send(&a, &b);
+        assert!(b.sensor("s").is_none());
+        assert_eq!(ours(&a), ours(&b));
+        append(&b, 10..20).await;
+        send(&b, &a);
+        assert_eq!(ours(&a), ours(&b));
+        assert_eq!(a.stats().samples, 10);
+        // Two rings without samples differ too, when one has not heard of a clear.
+        a.clear(&SensorId::new("s").unwrap()).unwrap().kept().await.unwrap();
+        b.memory().all()[0].lock().replace_ring(1000, Shape::Numbers(1));
+        assert_ne!(ours(&a), ours(&b));
+        send(&a, &b);
+        assert_eq!(ours(&a), ours(&b));
+    }
 
     #[test]
     fn a_piece_names_its_series() {

@@ -77,7 +77,7 @@ impl Checkpointer {
                 self.send(std::mem::take(&mut errand))?;
             }
         }
-        for (sensor, series) in self.memory.page(None, usize::MAX, |_| true) {
+        for (sensor, series) in self.memory.everything() {
             if sensor.unsaved.swap(false, Ordering::Relaxed)
                 && let Some(record) = descriptor(&sensor, &series)
             {
@@ -115,8 +115,10 @@ fn write_out(series: &Series, errand: &mut Errand) {
     if !std::mem::replace(&mut state.recorded, true) {
         errand.series.push((series_key(series.id()), series_record(series, state.kind.name())));
     }
-    let Some(oldest) = state.ring.first() else { return };
-    let gone = state.chunks.iter().take_while(|span| span.last < oldest.0).count();
+    // A ring without samples was cleared, or was never written.
+    let oldest = state.ring.first();
+    let gone =
+        state.chunks.iter().take_while(|span| oldest.is_none_or(|oldest| span.last < oldest.0)).count();
     for span in state.chunks.drain(..gone) {
         errand.chunks_gone.push(chunk_key(partition, series.id(), span.first));
     }
@@ -158,9 +160,14 @@ pub(crate) fn series_record(series: &Series, kind: &str) -> Vec<u8> {
     record
 }
 
-/// The operations that make the sensor's descriptor, one for each stamp; `None` when nothing is described.
+/// The operations that make the sensor's descriptor, one for each stamp, its clear first; `None` when there are none.
 pub(crate) fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> {
     let mut by_stamp: HashMap<_, Description> = HashMap::new();
+    let cleared = *sensor.cleared.lock();
+    if let Some(cleared) = cleared {
+        // What sets nothing clears.
+        by_stamp.insert(cleared, Description::default());
+    }
     let name = sensor.name.lock().clone();
     if name.val.is_some() {
         by_stamp.entry(name.marker).or_default().name = name.val;
@@ -186,9 +193,14 @@ pub(crate) fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> 
                 AttributeDescription { kind, channels: Some(channels), ..Default::default() },
             );
         }
-        if state.declared_keep > 0 {
-            let keep = Some(state.declared_keep);
-            set(state.unit.marker, AttributeDescription { kind, keep, ..Default::default() });
+        for (stamp, keep) in state.keeps.iter() {
+            set(stamp, AttributeDescription { kind, keep: Some(keep), ..Default::default() });
+        }
+        if let Some(stamp) =
+            state.described.filter(|described| Some(*described) > cleared && cleared.is_some())
+        {
+            // That it was named since says that it is there.
+            set(stamp, AttributeDescription { kind, ..Default::default() });
         }
     }
     if by_stamp.is_empty() {

@@ -207,7 +207,9 @@ impl Committer {
             let (mut names, mut runs) = (Vec::new(), Vec::new());
             for series in block {
                 let mut state = series.lock();
-                if !std::mem::replace(&mut state.named, true) {
+                if !state.named {
+                    // A clear asks for the names again, with samples that are newer than it.
+                    state.named = state.open.as_ref().is_none_or(|open| !open.writer.is_empty());
                     let (sensor, attribute) = (series.sensor().clone(), series.attribute().clone());
                     names.push(Name { sensor, attribute, kind: state.kind });
                 }

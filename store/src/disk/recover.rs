@@ -22,7 +22,7 @@ use super::tables::{
 };
 use crate::codec::{Malformed, Reader, unseal};
 use crate::config::Config;
-use crate::conflict::{conform, reconcile};
+use crate::conflict::{conform, named};
 use crate::describe;
 use crate::error::OpenError;
 use crate::memory::Memory;
@@ -223,11 +223,8 @@ impl Loader<'_> {
         let commit = log.frames.back().map_or(0, |frame| frame.0.0).max(trimmed);
         let mut samples = 0;
         for series in self.memory.all() {
-            let state = series.lock();
-            samples += state.ring.len() as u64;
-            let (keep, shape) = (state.ring.keep(), state.ring.shape());
-            drop(state);
-            self.memory.reserve_anyway(&series, keep, shape);
+            samples += series.lock().ring.len() as u64;
+            self.memory.hold(&series);
         }
         Ok(Recovered { node, log, versions, commit, stamp, samples })
     }
@@ -255,13 +252,18 @@ impl Loader<'_> {
         self.memory.restore(sensor, attribute, kind, shape)
     }
 
+    /// Nothing was counted yet that a clear could take from this run.
+    fn describe(&self, operation: &Operation) {
+        describe::apply(self.memory, self.config, operation, 0);
+    }
+
     fn descriptors(&self, transaction: &ReadTransaction) -> Result<(), OpenError> {
         let Some(table) = self.table(transaction, DESCRIPTORS)? else { return Ok(()) };
         for entry in table.iter().map_err(|error| self.database_error(error))? {
             let (key, record) = entry.map_err(|error| self.database_error(error))?;
             let operations = descriptor_operations(record.value());
             let operations = operations.map_err(|error| self.record("descriptors", key.value(), &error))?;
-            operations.iter().for_each(|operation| describe::apply(self.memory, self.config, operation));
+            operations.iter().for_each(|operation| self.describe(operation));
         }
         Ok(())
     }
@@ -277,9 +279,7 @@ impl Loader<'_> {
                 .map_err(|error| self.record("log", key.value(), &error))?;
             for block in frame.blocks {
                 if let Body::Registry(operations) = block.body {
-                    operations
-                        .iter()
-                        .for_each(|operation| describe::apply(self.memory, self.config, operation));
+                    operations.iter().for_each(|operation| self.describe(operation));
                 }
             }
         }
@@ -311,7 +311,10 @@ impl Loader<'_> {
             let mut state = series.lock();
             let samples = conform(state.kind, samples);
             state.chunks.push(Span { first, last: end, count });
-            state.ring.join(&samples, &stamps, &mut Vec::new());
+            let joined = state.ring.join(&samples, &stamps, &mut Vec::new());
+            if joined.cleared > 0 {
+                state.soil(&samples);
+            }
             drop(state);
             last = Some((id, series));
         }
@@ -361,12 +364,12 @@ impl Loader<'_> {
         match block.body {
             Body::Registry(operations) => operations.iter().for_each(|operation| {
                 *stamp = operation.stamp.time.max(*stamp);
-                describe::apply(self.memory, self.config, operation);
+                self.describe(operation);
             }),
             Body::Samples { names, runs } => {
                 for name in names {
                     let series = self.restore(&name.sensor, &name.attribute, name.kind);
-                    reconcile(self.config, &mut series.lock(), name.kind);
+                    named(self.config, &series, name.kind, &runs);
                 }
                 for Run { series, stamp: first, samples } in runs {
                     *stamp = (first.time + samples.times.len() as u64).max(*stamp);

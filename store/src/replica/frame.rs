@@ -135,8 +135,16 @@ impl RunWriter {
         self.bytes.len() - before
     }
 
-    /// Writes the run of `series`.
+    /// Whether it has no samples.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Writes the run of `series`; nothing when it is empty.
     pub fn finish(&self, series: SeriesId, out: &mut Vec<u8>) {
+        if self.is_empty() {
+            return;
+        }
         out.extend_from_slice(&series.0);
         out.push(self.tag);
         put_varint(out, self.count);
