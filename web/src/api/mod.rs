@@ -1,4 +1,5 @@
-//! The HTTP API under `/api/v1`. Handlers read the store and never wait for its disk.
+//! The HTTP API under `/api/v1`. Handlers read the store and never wait for its disk; those
+//! that change something wait until it is kept.
 
 pub(crate) mod cluster;
 pub(crate) mod query;
@@ -16,7 +17,7 @@ pub fn router() -> Router<State> {
         .route("/api/v1/node", get(cluster::node))
         .route("/api/v1/cluster", get(cluster::cluster))
         .route("/api/v1/sensors", get(sensors::list))
-        .route("/api/v1/sensors/{sensor}", get(sensors::one))
+        .route("/api/v1/sensors/{sensor}", get(sensors::one).delete(sensors::clear))
         .route("/api/v1/sensors/{sensor}/ledger", get(sensors::ledger))
         .route("/api/v1/sensors/{sensor}/{attribute}/samples", get(samples::samples))
 }

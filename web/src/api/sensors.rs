@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::json;
 use serde_json::value::RawValue;
-use store::{AttributeView, OwnedValue, Page, SampleTime, SensorView, ValueRef};
+use store::{AttributeView, OwnedValue, Page, SampleTime, SensorId, SensorView, ValueRef};
 
 use super::query::Query;
 use crate::State;
@@ -33,6 +33,9 @@ pub(crate) struct Described<'a> {
     node: &'a str,
     last_ts: Option<Ts>,
     attributes: BTreeMap<&'a str, Attribute<'a>>,
+    /// It was cleared, and nothing came since: only said on the live socket.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,7 +85,21 @@ impl Serialize for Value<'_> {
     }
 }
 
-impl Described<'_> {
+impl<'a> Described<'a> {
+    /// A sensor of which there is nothing any more.
+    pub(crate) fn gone(sensor: &'a SensorId) -> Self {
+        Self {
+            message: None,
+            sensor: sensor.as_str(),
+            name: None,
+            online: false,
+            node: "",
+            last_ts: None,
+            attributes: BTreeMap::new(),
+            gone: true,
+        }
+    }
+
     /// The sensor as a message of the live socket.
     pub(crate) fn message(mut self) -> String {
         self.message = Some("sensor");
@@ -100,6 +117,7 @@ impl<'a> From<&'a SensorView> for Described<'a> {
             node: view.node.as_str(),
             last_ts: view.last.map(Ts),
             attributes: view.attributes.iter().map(|(name, view)| (name.as_str(), view.into())).collect(),
+            gone: false,
         }
     }
 }
@@ -152,6 +170,20 @@ pub(super) async fn one(
     Ok(Json(Described::from(&view)).into_response())
 }
 
+/// `DELETE sensors/{sensor}`: answered when the clear is kept as samples are, on this node and on peers.
+pub(super) async fn clear(
+    Extract(state): Extract<State>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let sensor = SensorId::new(&id).ok();
+    let cleared = sensor.and_then(|sensor| state.store().clear(&sensor));
+    let ticket = cleared.ok_or_else(|| ApiError::unknown_sensor(&id))?;
+    ticket.kept().await.map_err(|failed| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", failed.to_string())
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// `GET sensors/{sensor}/ledger`.
 pub(super) async fn ledger(
     Extract(state): Extract<State>,
@@ -164,9 +196,9 @@ pub(super) async fn ledger(
         "duplicate": ledger.duplicate,
         "late": ledger.late,
         "replaced": ledger.replaced,
-        // Nothing can be cleared yet, and one node alone has no other side to merge with.
-        "cleared": 0,
+        "cleared": ledger.cleared,
         "evicted": ledger.evicted,
+        // One node alone has no other side to merge with.
         "merged": 0,
         "refused": ledger.refused,
     }))

@@ -271,9 +271,9 @@ impl Viewer {
                 self.socket.feed(Frame::text(lag.to_string())).await?;
             }
             Event::Sensor(id) => {
-                if let Some(view) = self.state.store().sensor(id.as_str()) {
-                    self.socket.feed(Frame::text(Described::from(&view).message())).await?;
-                }
+                let view = self.state.store().sensor(id.as_str());
+                let described = view.as_ref().map_or_else(|| Described::gone(&id), Described::from);
+                self.socket.feed(Frame::text(described.message())).await?;
             }
         }
         Ok(())

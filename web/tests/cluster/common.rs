@@ -13,6 +13,8 @@ use firmware_sim::demo::{judge, load};
 use firmware_sim::fleet::{self, Fleet};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -183,6 +185,19 @@ pub(crate) async fn send_to(http: SocketAddr, sensor: &str, ts: f64, value: f64)
         Err("the connection was closed".to_owned())
     };
     timeout(GUARD, conversation).await.unwrap_or_else(|_| Err("no acknowledgement in time".to_owned()))
+}
+
+/// The status of `DELETE path`.
+pub(crate) async fn delete(http: SocketAddr, path: &str) -> u16 {
+    let conversation = async {
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        let request = format!("DELETE {path} HTTP/1.1\r\nhost: {http}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    };
+    timeout(GUARD, conversation).await.expect("an answer in time")
 }
 
 /// Milliseconds since 1970, whole.

@@ -1,11 +1,13 @@
 //! Three nodes are one.
 
+use std::net::SocketAddr;
+
 use firmware_sim::demo::check::held;
 use firmware_sim::demo::cluster::{Cluster, members};
 use firmware_sim::demo::http;
 use serde_json::Value;
 
-use crate::common::{GUARD, Load, Size, alone, now_ms, plan, seed, send_to};
+use crate::common::{GUARD, Load, Size, alone, delete, now_ms, plan, seed, send_to};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_find_each_other_and_any_answers_for_all() {
@@ -38,6 +40,55 @@ async fn three_nodes_find_each_other_and_any_answers_for_all() {
                 http::json(other.http, &format!("/api/v1/sensors/{sensor}")).await.unwrap();
             assert_eq!(described["sensor"], sensor, "{described}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_cleared_on_one_node_is_gone_on_all_and_one_that_was_away_does_not_bring_it_back() {
+    let _machine = alone().await;
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let (a, b, c) = {
+        let mut nodes = cluster.running().map(|node| node.http);
+        (nodes.next().unwrap(), nodes.next().unwrap(), nodes.next().unwrap())
+    };
+    let holds = async |cluster: &Cluster, node: SocketAddr, expected: &[f64]| {
+        let expected: Vec<_> = expected.iter().map(|ts| (ts * 1000.0) as i64).collect();
+        let answers = cluster.eventually("all answer alike", GUARD, async || {
+            let (status, body) =
+                http::get(node, "/api/v1/sensors/s").await.map_err(|error| error.to_string())?;
+            if expected.is_empty() {
+                let said = String::from_utf8_lossy(&body);
+                let gone = status == 404 && said.contains("unknown_sensor");
+                return if gone { Ok(()) } else { Err(format!("{node}: {status}: {said}")) };
+            }
+            let held = held(node, "s", "x").await.map_err(|error| error.to_string())?;
+            let times: Vec<_> = held.iter().map(|(time, _)| *time).collect();
+            if times == expected { Ok(()) } else { Err(format!("{node}: {held:?}")) }
+        });
+        answers.await.unwrap();
+    };
+    let began = now_ms();
+    for (ts, node) in [(began, a), (began + 1.0, b), (began + 2.0, c)] {
+        assert_eq!(send_to(node, "s", ts, 20.5).await, Ok(2));
+    }
+    for node in [a, b, c] {
+        holds(&cluster, node, &[began, began + 1.0, began + 2.0]).await;
+    }
+    // The last one is away when it is cleared, and has it all on its disk.
+    cluster.node_mut(2).kill().await.unwrap();
+    assert_eq!(delete(a, "/api/v1/sensors/s").await, 204);
+    assert_eq!(delete(a, "/api/v1/sensors/s").await, 404);
+    holds(&cluster, b, &[]).await;
+    cluster.node_mut(2).start().await.unwrap();
+    let c = cluster.running().last().unwrap().http;
+    for node in [c, a, b] {
+        holds(&cluster, node, &[]).await;
+    }
+    // It sends again, older samples too.
+    assert_eq!(send_to(b, "s", began - 5.0, 21.0).await, Ok(2));
+    assert_eq!(send_to(c, "s", began + 1.0, 22.0).await, Ok(2));
+    for node in [a, b, c] {
+        holds(&cluster, node, &[began - 5.0, began + 1.0]).await;
     }
 }
 

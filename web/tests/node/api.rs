@@ -219,6 +219,60 @@ async fn the_ledger_accounts_for_every_sample() {
 }
 
 #[tokio::test]
+async fn a_cleared_sensor_is_gone_and_comes_back_empty() {
+    let node = Node::open();
+    let delete = async |path: &str, origin: Option<&str>| {
+        let mut request = Request::delete(path).header("host", "127.0.0.1:4000");
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        node.call(request.body(Body::empty()).unwrap()).await
+    };
+    node.append("s/a", [START, START + 1000], numbers(1, vec![1.0, 2.0])).await;
+    node.append("s/b", [START], Values::Texts(vec!["on".into()])).await;
+    node.append("t/a", [START], numbers(1, vec![1.0])).await;
+    for (path, code) in [
+        ("/api/v1/sensors/nobody", "unknown_sensor"),
+        ("/api/v1/sensors/no%20id", "unknown_sensor"),
+        ("/api/v1/sensors/s/a", "unknown_path"),
+    ] {
+        assert_eq!(delete(path, None).await.error(), (404, code.to_owned()), "{path}");
+    }
+    assert_eq!(delete("/api/v1/sensors", None).await.error(), (405, "method_not_allowed".into()));
+    let foreign = delete("/api/v1/sensors/s", Some("https://evil.example")).await;
+    assert_eq!(foreign.error(), (403, "foreign_origin".into()));
+    assert_eq!(node.get("/api/v1/sensors/s").await.status, 200, "nothing has happened yet");
+
+    let answer = delete("/api/v1/sensors/s", None).await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    for path in ["sensors/s", "sensors/s/ledger", "sensors/s/a/samples", "sensors/s/b/samples"] {
+        let answer = node.get(&format!("/api/v1/{path}")).await;
+        assert_eq!(answer.error(), (404, "unknown_sensor".into()), "{path}");
+    }
+    assert_eq!(delete("/api/v1/sensors/s", None).await.error(), (404, "unknown_sensor".into()));
+    let listed = node.get("/api/v1/sensors").await.json();
+    assert_eq!(
+        (listed["sensors"].as_array().unwrap().len(), &listed["sensors"][0]["sensor"]),
+        (1, &json!("t"))
+    );
+    assert_eq!(node.get("/sensors/s").await.status, 404, "the page says so too");
+
+    // It sends again, what is older than all that was cleared as well.
+    node.append("s/a", [START - 1000], numbers(1, vec![3.0])).await;
+    let samples = node.get("/api/v1/sensors/s/a/samples").await.json();
+    assert_eq!(samples["samples"], json!([{"ts": START / 1000 - 1, "value": 3}]));
+    let sensor = node.get("/api/v1/sensors/s").await.json();
+    assert_eq!(sensor["attributes"].as_object().unwrap().keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(sensor["attributes"]["a"]["held"], 1);
+    assert_eq!(sensor.get("gone"), None);
+    let ledger = node.get("/api/v1/sensors/s/ledger").await.json();
+    assert_eq!(
+        (&ledger["received"], &ledger["stored"], &ledger["cleared"]),
+        (&json!(4), &json!(1), &json!(3))
+    );
+}
+
+#[tokio::test]
 async fn health_and_metrics() {
     let node = Node::open();
     node.append("s/a", [START], numbers(1, vec![1.0])).await;

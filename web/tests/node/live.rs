@@ -147,6 +147,41 @@ async fn a_series_may_be_watched_before_it_exists_and_new_sensors_are_announced(
 }
 
 #[tokio::test]
+async fn viewers_hear_that_a_sensor_is_gone_and_that_it_is_back() {
+    let node = Node::open();
+    node.append("s/a", [START, START + 1000], numbers(1, vec![1.0, 2.0])).await;
+    let mut socket = open(&node).await;
+    say(&mut socket, json!({"type": "watch", "id": 1, "series": ["s/a"], "backfill": 1})).await;
+    assert_eq!(hear(&mut socket).await.json()["samples"].as_array().unwrap().len(), 1);
+    node.store().clear(&crate::common::sensor("s")).unwrap().kept().await.unwrap();
+    assert_eq!(
+        hear(&mut socket).await.json(),
+        json!({"type": "sensor", "sensor": "s", "name": null, "online": false, "node": "", "last_ts": null,
+               "attributes": {}, "gone": true})
+    );
+    // The watch goes on; a watch that is opened now finds nothing, and then the same.
+    let mut late = open(&node).await;
+    say(&mut late, json!({"type": "watch", "id": 1, "series": ["s/a"], "backfill": 100})).await;
+    say(&mut late, json!({"type": "ask"})).await;
+    assert_eq!(hear(&mut late).await.json()["code"], "unknown_type");
+    node.append("s/a", [START + 1000], numbers(1, vec![2.0])).await;
+    for socket in [&mut socket, &mut late] {
+        let (mut samples, mut sensor) = (None, None);
+        while samples.is_none() || sensor.is_none() {
+            let message = hear(socket).await.json();
+            match message["type"].as_str() {
+                Some("samples") => samples = Some(message),
+                _ => sensor = Some(message),
+            }
+        }
+        assert_eq!(samples.unwrap()["samples"], json!([[START / 1000 + 1, 2]]));
+        let sensor = sensor.unwrap();
+        assert_eq!((&sensor["sensor"], sensor.get("gone")), (&json!("s"), None));
+        assert_eq!(sensor["attributes"]["a"]["held"], 1);
+    }
+}
+
+#[tokio::test]
 async fn a_second_watch_of_a_series_gets_only_what_the_first_did_not() {
     let node = Node::open();
     node.append("s/a", (0..100).map(|i| START + i * 1000), numbers(1, upto(100))).await;

@@ -96,6 +96,18 @@ export function write(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
+/** An answer that is an error, with the reason that the node gave. */
+export class Refused extends Error {
+  /**
+   * @param {number} status
+   * @param {string} message
+   */
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
 /**
  * The API's answer as JSON, or an error with the reason that it gave.
  * @param {string} path below /api/v1
@@ -103,6 +115,6 @@ export function write(target, text) {
 export async function get(path) {
   const response = await nodes.ask(`/api/v1/${path}`, { headers: { accept: 'application/json' } });
   const body = await response.json().catch(() => null);
-  if (!response.ok) throw new Error(body?.error?.message ?? `the node answered ${response.status}`);
+  if (!response.ok) throw new Refused(response.status, body?.error?.message ?? `the node answered ${response.status}`);
   return body;
 }

@@ -63,11 +63,8 @@ async function load() {
       cursor = answer.next ?? '';
       if (!cursor) break;
     }
-    for (const [id, card] of cards) {
-      if (known.has(id)) continue;
-      sight.unobserve(card.root);
-      card.remove();
-      cards.delete(id);
+    for (const id of [...cards.keys()]) {
+      if (!known.has(id)) drop(id);
     }
     failed = false;
     arrange();
@@ -93,6 +90,15 @@ function take(meta) {
   }
   const card = new SensorCard(meta, live);
   cards.set(meta.sensor, card);
+}
+
+/** @param {string} id of a sensor that is gone */
+function drop(id) {
+  const card = cards.get(id);
+  if (!card) return;
+  sight.unobserve(card.root);
+  card.remove();
+  cards.delete(id);
 }
 
 /** Puts the cards that match into order. */
@@ -169,7 +175,10 @@ function tick() {
 }
 
 let news = 0;
-live.addEventListener('sensor', () => {
+live.addEventListener('sensor', (event) => {
+  const news = /** @type {CustomEvent} */ (event).detail;
+  // What it sends next, perhaps before the list is read again, has nothing to do with what this card drew.
+  if (news.gone) drop(news.sensor);
   clearTimeout(news);
   news = window.setTimeout(load, NEWS_MS);
 });

@@ -4,7 +4,7 @@
 
 import * as clock from '../clock.js';
 import { ask } from '../nodes.js';
-import { connect, get, part, write } from '../shell.js';
+import { Refused, connect, get, part, write } from '../shell.js';
 import { show } from '../state.js';
 import { NumbersCard } from './numbers.js';
 import { TextsCard } from './texts.js';
@@ -24,6 +24,20 @@ let online = head.dataset.online === 'true';
 
 /** @type {Map<string, NumbersCard | TextsCard>} by attribute */
 const cards = new Map();
+
+/** The sensor was cleared: what is drawn is gone everywhere. */
+function empty() {
+  for (const card of cards.values()) {
+    card.close();
+    card.root.remove();
+  }
+  cards.clear();
+  online = false;
+  show(pill, 'offline', 'Not connected');
+  notice.dataset.tone = '';
+  write(notice, 'This sensor was cleared. What it sends next appears here.');
+  notice.hidden = false;
+}
 
 /** @param {HTMLElement} root a rendered attribute */
 function begin(root) {
@@ -50,6 +64,7 @@ async function refresh() {
     if (changed.length > 0) await replace(changed.map(([attribute]) => attribute));
   } catch (error) {
     if (live.state !== 'live') return;
+    if (error instanceof Refused && error.status === 404) return empty();
     notice.dataset.tone = 'bad';
     write(notice, `The sensor could not be read: ${error instanceof Error ? error.message : error}. Trying again.`);
     notice.hidden = false;
@@ -101,7 +116,8 @@ document.addEventListener('keydown', (event) => {
 
 live.addEventListener('sensor', (event) => {
   const news = /** @type {CustomEvent} */ (event).detail;
-  if (!news.sensor || news.sensor === sensor || news.sensor.sensor === sensor) refresh();
+  if (news.gone && news.sensor === sensor) empty();
+  else if (!news.sensor || news.sensor === sensor || news.sensor.sensor === sensor) refresh();
 });
 live.addEventListener('state', () => {
   if (live.state === 'live') refresh();
