@@ -3,6 +3,7 @@
 //!
 //! Two publishers send a message every [`EVERY`]: number 0 by the node that will fail, number 1 by another one.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,8 @@ const AFTER: Duration = Duration::from_secs(1);
 const WELL_AGAIN: u64 = 100;
 /// Longest outage that is waited for.
 const OUTAGE_WITHIN: Duration = Duration::from_secs(60);
+/// What is acknowledged so shortly before the end may not have been shown yet.
+const SHOWN_AFTER: Duration = Duration::from_millis(500);
 /// Longest that viewers are waited for when all is acknowledged again.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// How long a stopped node is stopped.
@@ -62,6 +65,30 @@ struct Outcome {
     viewed: Vec<Viewed>,
     /// When they were told to end.
     ended: Instant,
+}
+
+impl Outcome {
+    /// What was sent around and after the failure, and acknowledged long enough before the viewers ended, ascending.
+    fn kept_in_time(&self, publisher: usize, failed: Instant) -> Vec<u64> {
+        let kept = self.published[publisher].kept.iter();
+        let kept = kept.filter(|kept| kept.sent + SHOWN_AFTER > failed && kept.at + SHOWN_AFTER < self.ended);
+        let mut numbers: Vec<u64> = kept.map(|kept| kept.number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Says who left which node, how long after it had failed, and why.
+    fn tell(&self, what: &str, failed: Instant) -> Result<(), Error> {
+        let publishers = self.published.iter().map(|done| ("device", &done.moves)).enumerate();
+        let viewers = self.viewed.iter().map(|done| ("viewer", &done.moves)).enumerate();
+        for (number, (who, moves)) in publishers.chain(viewers) {
+            for (at, why) in moves {
+                let after = at.saturating_duration_since(failed).as_millis();
+                writeln!(std::io::stderr(), "  {what}, {after} ms after: {who} {number} left {why}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The addresses from number `first` on, and round.
@@ -270,6 +297,7 @@ pub fn kills<C: Contender>(
         crowd.well(WELL_AGAIN)?;
         std::thread::sleep(AFTER);
         let done = crowd.stop(runtime)?;
+        done.tell("killed", at)?;
         ledger.add(&done.published);
 
         let gap =
@@ -324,6 +352,7 @@ pub fn hangs<C: Contender>(
         crowd.well(WELL_AGAIN)?;
         std::thread::sleep(AFTER);
         let done = crowd.stop(runtime)?;
+        done.tell("hung", at)?;
         ledger.add(&done.published);
 
         let gap =
