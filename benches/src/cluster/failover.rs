@@ -314,7 +314,7 @@ pub fn kills<C: Contender>(
             series.add(of("others' sensors"), "ms", Some("≤ 100"), silence(&done, at_way, 1, at)?);
             series.add(of("the dead node's sensors"), "ms", Some("≤ 1000"), silence(&done, at_way, 0, at)?);
             let missed =
-                (0..PUBLISHERS).map(|of| viewed.missed(of, &done.published[of].numbers())).sum::<usize>();
+                (0..PUBLISHERS).map(|of| viewed.missed(of, &done.kept_in_time(of, at))).sum::<usize>();
             series.add(format!("killed: kept, never shown ({way})"), "", Some("0"), missed as f64);
         }
         if let Some(copies) = done.published.iter().filter_map(|done| done.fewest_copies).min() {
