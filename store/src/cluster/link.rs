@@ -29,6 +29,10 @@ use crate::model::ids::{NodeId, NodeName};
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// Time from the first packet to an open link. Who takes longer is cut off.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// The same for who dials: what was lost on the way waits for ever longer, and a new attempt does not.
+pub const DIAL_TIME: Duration = Duration::from_secs(2);
+/// Two links that opened within this time were dialled at once.
+const DOUBLED_WITHIN: Duration = HANDSHAKE_TIME;
 /// Connections that may be opening from outside at once. One more is closed at once; its node tries again.
 pub const MAX_HANDSHAKES: usize = 64;
 /// Longest message before both ends are admitted, in bytes.
@@ -58,7 +62,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The other end was too slow.
-    #[error("{peer} did not open a link within {HANDSHAKE_TIME:?}; is it a node's --peer address?")]
+    #[error("{peer} did not open a link in time; is it a node's --peer address?")]
     Slow {
         /// Whom.
         peer: SocketAddr,
@@ -174,7 +178,7 @@ impl Linker {
     }
 
     /// Connects to the node at `peer`. `admit` is asked once the other node has proven itself and fits into the
-    /// cluster; it only judges, for the other side may still refuse. Takes at most [`HANDSHAKE_TIME`].
+    /// cluster; it only judges, for the other side may still refuse. Takes at most [`DIAL_TIME`].
     pub async fn connect(
         &self,
         peer: SocketAddr,
@@ -191,10 +195,11 @@ impl Linker {
             Talk::new(stream.into(), peer, End::Dialler, exported, &self.0).dial(admit).await
         };
         // On the heap: the two halves of a handshake would make every caller's future tens of kilobytes long.
-        timeout(HANDSHAKE_TIME, Box::pin(open)).await.unwrap_or(Err(OpenError::Slow { peer }))
+        timeout(DIAL_TIME, Box::pin(open)).await.unwrap_or(Err(OpenError::Slow { peer }))
     }
 
-    /// Opens a link over a connection that came in from `peer`; like [`Self::connect`] otherwise.
+    /// Opens a link over a connection that came in from `peer`, within [`HANDSHAKE_TIME`]; like [`Self::connect`]
+    /// otherwise.
     pub async fn accept(
         &self,
         tcp: TcpStream,
@@ -399,12 +404,13 @@ pub enum Keep {
     New,
 }
 
-/// Which of two links between `me` and `peer` to keep, when one is held and another one opened: the one dialled by the
-/// smaller id, so that both ends keep the same one. Of two that the same end dialled the new one: it would not have
-/// been dialled if the held one still worked there.
-pub fn keep(me: NodeId, peer: NodeId, held_dialled: bool, new_dialled: bool) -> Keep {
+/// Which of two links between `me` and `peer` to keep, when one is held for some time and another one opened. Of two that
+/// were dialled at once by both ends the one dialled by the smaller id, so that both ends keep the same one; or else the
+/// new one: it would not have been dialled if the held one still worked there.
+pub fn keep(me: NodeId, peer: NodeId, (held_dialled, held_for): (bool, Duration), new_dialled: bool) -> Keep {
     let preferred = |dialled: bool| dialled == (me < peer);
-    if preferred(held_dialled) && !preferred(new_dialled) { Keep::Held } else { Keep::New }
+    let at_once = held_for < DOUBLED_WITHIN;
+    if at_once && preferred(held_dialled) && !preferred(new_dialled) { Keep::Held } else { Keep::New }
 }
 
 /// The reading half of a link.

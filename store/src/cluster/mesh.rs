@@ -6,7 +6,7 @@
 //!
 //! Bounds: [`READERS`] answers from the disk at a time; one link a peer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -40,9 +40,11 @@ const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// How often lag and readiness are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two attempts to open a link: at first, and at most.
-const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// After a refusal: an operator has to change something first.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+/// Addresses of a node that are remembered. One more is dialled again now and then.
+const REACHED: usize = 16;
 /// Answers from the disk at a time.
 const READERS: usize = 2;
 /// How long a node that leaves waits for its peers to have everything.
@@ -94,6 +96,8 @@ struct Inner {
     linker: Linker,
     membership: Membership,
     peers: Mutex<HashMap<NodeId, Known>>,
+    /// Where links are being opened to.
+    dialled: Mutex<HashSet<SocketAddr>>,
     readers: Arc<Semaphore>,
     placement: watch::Sender<Placement>,
     /// Another node was linked: it fits into its cluster.
@@ -113,14 +117,36 @@ struct Known {
     /// The run of it that said goodbye.
     left: Option<u64>,
     dialling: bool,
+    /// Addresses at which it answered, beside the one that it tells.
+    reached: HashSet<SocketAddr>,
     link: Option<Open>,
 }
 
 struct Open {
     start: u64,
     dialled: bool,
+    since: Instant,
     outbox: Arc<Outbox>,
     stop: CancellationToken,
+}
+
+/// What the host of a held link works with.
+struct Place {
+    outbox: Arc<Outbox>,
+    bulk: mpsc::Receiver<Message>,
+    stop: CancellationToken,
+}
+
+/// The right to open a link to an address.
+struct Claim<'a> {
+    dialled: &'a Mutex<HashSet<SocketAddr>>,
+    address: SocketAddr,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.dialled.lock().remove(&self.address);
+    }
 }
 
 impl Cluster {
@@ -161,6 +187,7 @@ impl Cluster {
             linker,
             membership,
             peers: Mutex::default(),
+            dialled: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             placement: watch::Sender::default(),
             met: AtomicBool::new(false),
@@ -253,7 +280,10 @@ impl Inner {
 
     async fn accepted(self: Arc<Self>, tcp: TcpStream, from: SocketAddr) {
         match self.linker.accept(tcp, from, |hello| self.admit(hello)).await {
-            Ok(link) => self.run(link).await,
+            Ok(link) => {
+                let place = self.hold(&link);
+                self.run(link, place).await;
+            }
             Err(error) => self.not_opened(&error, from),
         }
     }
@@ -304,7 +334,9 @@ impl Inner {
             }
             self.membership.announce(address);
             let known = self.peers.lock().values().any(|known| {
-                known.link.is_some() && known.member.as_ref().is_some_and(|member| member.address == address)
+                known.link.is_some()
+                    && (known.reached.contains(&address)
+                        || known.member.as_ref().is_some_and(|member| member.address == address))
             });
             let lately = tried.get(&address).is_some_and(|at| at.elapsed() < ALONE_AFTER);
             if !known && (!lately || !self.met.load(Relaxed)) {
@@ -316,8 +348,13 @@ impl Inner {
 
     /// Opens a link to whoever lives at an address.
     async fn knock(self: Arc<Self>, address: SocketAddr) {
+        let Some(claim) = self.claim(address) else { return };
         match self.linker.connect(address, |hello| self.admit(hello)).await {
-            Ok(link) => self.run(link).await,
+            Ok(link) => {
+                let place = self.hold(&link);
+                drop(claim);
+                self.run(link, place).await;
+            }
             Err(error) => {
                 self.not_opened(&error, address);
                 let misfit = error.refusal().filter(|refusal| {
@@ -481,12 +518,18 @@ impl Inner {
                     }
                 }
             };
+            let Some(claim) = self.claim(member.address) else {
+                sleep(DIAL_AGAIN.0).await;
+                continue;
+            };
             let refused = match self.linker.connect(member.address, |hello| self.admit(hello)).await {
                 Ok(link) => {
+                    let place = self.hold(&link);
                     if let Some(known) = self.peers.lock().get_mut(&node) {
                         known.dialling = false;
                     }
-                    return self.run(link).await;
+                    drop(claim);
+                    return self.run(link, place).await;
                 }
                 Err(error) => {
                     if error.nobody_listens() {
@@ -497,6 +540,7 @@ impl Inner {
                     causes.is_some_and(|cause| !matches!(cause, Cause::Doubled | Cause::Oneself))
                 }
             };
+            drop(claim);
             if refused {
                 wait = REFUSED_AGAIN;
             }
@@ -510,36 +554,56 @@ impl Inner {
         }
     }
 
-    /// Drives a link until it ends.
-    async fn run(self: Arc<Self>, link: Link) {
-        let Link { hello, version, dialled, peer, reader, writer } = link;
+    /// Keeps others from opening a link there as well: two that one end opens at once might arrive in either order, and
+    /// each end would keep another one.
+    fn claim(&self, address: SocketAddr) -> Option<Claim<'_>> {
+        self.dialled.lock().insert(address).then(|| Claim { dialled: &self.dialled, address })
+    }
+
+    /// Holds a link that has opened, as the one to its node, unless there is a better one.
+    fn hold(&self, link: &Link) -> Option<Place> {
+        let hello = &link.hello;
         let (outbox, bulk) = Outbox::new();
         let stop = self.stop.child_token();
-        {
-            let mut peers = self.peers.lock();
-            let known = peers.entry(hello.node).or_insert_with(|| Known::new(&hello.name));
-            if known.left == Some(hello.start) || self.leaving.load(Relaxed) {
-                return;
-            }
-            if let Some(held) = &known.link {
-                if held.start == hello.start
-                    && keep(self.me(), hello.node, held.dialled, dialled) == Keep::Held
-                {
-                    return;
-                }
-                held.stop.cancel();
-            }
-            let open = Open { start: hello.start, dialled, outbox: outbox.clone(), stop: stop.clone() };
-            known.link = Some(open);
-            known.name = hello.name.clone();
-            // With the peers' lock held: of two links that open at once, replication must end up with the one that is
-            // held here.
-            let shared = self.store.shared();
-            shared.replicate(|replica| {
-                shared.post.open(hello.node, outbox.clone());
-                replica.linked(hello.node, hello.start)
-            });
+        let mut peers = self.peers.lock();
+        let known = peers.entry(hello.node).or_insert_with(|| Known::new(&hello.name));
+        if known.left == Some(hello.start) || self.leaving.load(Relaxed) {
+            return None;
         }
+        if let Some(held) = &known.link {
+            if held.start == hello.start
+                && keep(self.me(), hello.node, (held.dialled, held.since.elapsed()), link.dialled)
+                    == Keep::Held
+            {
+                return None;
+            }
+            held.stop.cancel();
+        }
+        known.link = Some(Open {
+            start: hello.start,
+            dialled: link.dialled,
+            since: Instant::now(),
+            outbox: outbox.clone(),
+            stop: stop.clone(),
+        });
+        if link.dialled && known.reached.len() < REACHED {
+            known.reached.insert(link.peer);
+        }
+        known.name = hello.name.clone();
+        // With the peers' lock held: of two links that open at once, replication must end up with the one that is
+        // held here.
+        let shared = self.store.shared();
+        shared.replicate(|replica| {
+            shared.post.open(hello.node, outbox.clone());
+            replica.linked(hello.node, hello.start)
+        });
+        Some(Place { outbox, bulk, stop })
+    }
+
+    /// Drives a link that is held until it ends.
+    async fn run(self: Arc<Self>, link: Link, place: Option<Place>) {
+        let Some(Place { outbox, bulk, stop }) = place else { return };
+        let Link { hello, version, dialled, peer, reader, writer } = link;
         self.met.store(true, Relaxed);
         self.seen(hello.node, &hello.name);
         self.nodes
@@ -734,7 +798,15 @@ impl Inner {
 
 impl Known {
     fn new(name: &NodeName) -> Self {
-        Self { name: name.clone(), member: None, up: false, left: None, dialling: false, link: None }
+        Self {
+            name: name.clone(),
+            member: None,
+            up: false,
+            left: None,
+            dialling: false,
+            reached: HashSet::new(),
+            link: None,
+        }
     }
 }
 

@@ -312,7 +312,8 @@ struct Held {
 }
 
 fn settle(held: &mut Option<Held>, me: NodeId, peer: NodeId, new: Held) {
-    let kept = held.as_ref().map_or(Keep::New, |held| keep(me, peer, held.dialled, new.dialled));
+    let kept =
+        held.as_ref().map_or(Keep::New, |held| keep(me, peer, (held.dialled, Duration::ZERO), new.dialled));
     if kept == Keep::New {
         *held = Some(new);
     }
@@ -340,6 +341,6 @@ async fn of_two_links_dialled_at_once_both_ends_keep_the_same_one() {
         }
     }
     // Whoever dials anew has lost the one before.
-    assert_eq!(keep(at_a, at_b, true, true), Keep::New);
-    assert_eq!(keep(at_b, at_a, true, true), Keep::New);
+    assert_eq!(keep(at_a, at_b, (true, Duration::ZERO), true), Keep::New);
+    assert_eq!(keep(at_b, at_a, (true, Duration::ZERO), true), Keep::New);
 }
