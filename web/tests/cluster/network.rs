@@ -101,3 +101,8 @@ async fn every_node_cut_off_from_every_other() {
 async fn one_node_heard_by_nobody_though_it_hears() {
     broken_network(|from, _| (from == 0).then_some("drop")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_packets_of_ten_lost_between_all() {
+    broken_network(|_, _| Some("numgen random mod 10 < 3 drop")).await;
+}

@@ -112,7 +112,9 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         for node in 0..self.nodes {
-            // Its end of the cable goes with a namespace; what was never made cannot be removed.
+            // A namespace lives on as long as connections in it end, and its cable with it. What was never made cannot be
+            // removed.
+            run("ip", &["link", "del", &format!("{}-{node}", self.bridge())]).ok();
             run("ip", &["netns", "del", &self.name(node)]).ok();
         }
         run("ip", &["link", "del", &self.bridge()]).ok();
