@@ -124,3 +124,13 @@ fn a_snapshot_of_one_origin_is_noticed() {
 fn a_snapshot_of_several_moments_is_noticed() {
     is_noticed(Rule::SnapshotAtOnce);
 }
+
+#[test]
+fn a_clear_that_is_forgotten_is_noticed() {
+    is_noticed(Rule::ClearLasts);
+}
+
+#[test]
+fn a_clear_that_is_older_than_what_it_clears_is_noticed() {
+    is_noticed(Rule::ClearAboveAll);
+}

@@ -73,16 +73,17 @@ impl Checkpointer {
         let mut errand = Errand::default();
         for series in self.memory.all() {
             write_out(&series, &mut errand);
+            // What a clear took from a ring goes with the clear, which may have come in a piece that no log has.
+            let sensor = series.sensor_entry();
+            if sensor.unsaved.load(Ordering::Relaxed) {
+                save(sensor, &self.memory.of(&sensor.id), &mut errand);
+            }
             if errand.bytes() >= SLICE_BYTES {
                 self.send(std::mem::take(&mut errand))?;
             }
         }
         for (sensor, series) in self.memory.everything() {
-            if sensor.unsaved.swap(false, Ordering::Relaxed)
-                && let Some(record) = descriptor(&sensor, &series)
-            {
-                errand.descriptors.push((sensor.id.as_str().to_owned(), record));
-            }
+            save(&sensor, &series, &mut errand);
         }
         let old: Vec<_> = {
             let log = self.shared.log.lock();
@@ -105,6 +106,15 @@ impl Checkpointer {
         self.errands.send((errand, done)).map_err(|_| Ended)?;
         self.shared.group.errand();
         committed.recv().map_err(|_| Ended)
+    }
+}
+
+/// Adds to `errand` what is said of a sensor, if the disk lacks that.
+fn save(sensor: &Sensor, series: &[Series], errand: &mut Errand) {
+    if sensor.unsaved.swap(false, Ordering::Relaxed)
+        && let Some(record) = descriptor(sensor, series)
+    {
+        errand.descriptors.push((sensor.id.as_str().to_owned(), record));
     }
 }
 

@@ -143,11 +143,16 @@ pub(crate) fn snapshot(
             }
         }
     }
-    if asked.contains(&REGISTRY)
-        && let Some(descriptors) = table(&transaction, DESCRIPTORS)?
-    {
+    // What is said of the sensors goes first, though it is of another partition: a ring that has not heard of a clear
+    // could let go of what it should hold.
+    let named =
+        |sensor: &str| SensorId::new(sensor).is_ok_and(|sensor| asked.contains(&Partition::of(&sensor)));
+    if let Some(descriptors) = table(&transaction, DESCRIPTORS)? {
         for entry in descriptors.iter()? {
-            out.add(entry?.1.value(), |piece| &mut piece.descriptors)?;
+            let (sensor, record) = entry?;
+            if asked.contains(&REGISTRY) || named(sensor.value()) {
+                out.add(record.value(), |piece| &mut piece.descriptors)?;
+            }
         }
     }
     let mut versions = VersionVector::default();
@@ -169,9 +174,7 @@ pub(crate) fn snapshot(
             if is_whole(key.value().1) {
                 versions.advance(FRAMES, origin, number);
             }
-            if asked.contains(&REGISTRY)
-                && let Some(frame) = reduce(record.value(), |partition, _| partition == REGISTRY)
-            {
+            if let Some(frame) = reduce(record.value(), |partition, _| partition == REGISTRY) {
                 out.add(&frame, |piece| &mut piece.frames)?;
             }
         }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::plan::Plan;
+use super::said::Said;
 use crate::clock::Stamp;
 use crate::model::ids::{NodeId, Origin};
 use crate::model::time::SampleTime;
-use crate::model::value::{Shape, ValueRef, Values};
+use crate::model::value::{ValueRef, Values};
 use crate::replica::frame::{Body, Frame, Run};
 use crate::replica::version::{FRAMES, Offer, VersionVector};
 use crate::ring::{Ring, Samples, Stamps};
@@ -45,7 +46,7 @@ pub(super) struct Transaction {
     /// Series whose ring was copied, with the names and the bound that it has.
     pub chunks: Vec<(usize, Column)>,
     pub series: BTreeSet<usize>,
-    pub keeps: BTreeMap<usize, usize>,
+    pub said: Said,
     /// The end of a checkpoint: what is durable with it, and the first commit whose frames stay.
     pub versions: Option<(VersionVector, u64)>,
 }
@@ -58,7 +59,7 @@ pub(super) struct Disk {
     pub log: BTreeMap<(u64, usize), (bool, Bytes)>,
     pub versions: VersionVector,
     pub series: BTreeSet<usize>,
-    pub keeps: BTreeMap<usize, usize>,
+    pub said: Said,
     pub chunks: BTreeMap<usize, Column>,
     /// The last commit.
     pub commit: u64,
@@ -69,7 +70,7 @@ pub(super) struct Disk {
 pub(super) struct Recovered {
     pub versions: VersionVector,
     pub rings: Vec<Ring>,
-    pub keeps: BTreeMap<usize, usize>,
+    pub said: Said,
     pub series: BTreeSet<usize>,
     pub stamp: u64,
 }
@@ -81,14 +82,14 @@ impl Disk {
             log: BTreeMap::new(),
             versions: VersionVector::default(),
             series: BTreeSet::new(),
-            keeps: BTreeMap::new(),
+            said: Said::default(),
             chunks: BTreeMap::new(),
             commit: 0,
         }
     }
 
     pub(super) fn apply(&mut self, transaction: Transaction) {
-        let Transaction { number, own, taken, chunks, series, keeps, versions } = transaction;
+        let Transaction { number, own, taken, chunks, series, said, versions } = transaction;
         self.commit = number;
         if let Some(own) = own {
             self.log.insert((number, 0), (true, own));
@@ -98,7 +99,7 @@ impl Disk {
         }
         self.chunks.extend(chunks);
         self.series.extend(series);
-        self.keeps.extend(keeps);
+        self.said.extend(said);
         if let Some((versions, first)) = versions {
             for (partition, origin, last) in versions.iter() {
                 self.versions.advance(partition, origin, last);
@@ -126,28 +127,24 @@ impl Disk {
         Ok(versions)
     }
 
-    /// What a node finds at its start. Bounds of rings come before samples.
+    /// What a node finds at its start. Bounds and clears of rings come before samples.
     pub(super) fn recover(&self, plan: &Plan) -> Result<Recovered, String> {
-        let (mut keeps, mut series, mut stamp) = (self.keeps.clone(), self.series.clone(), 0);
+        let (mut said, mut series) = (self.said.clone(), self.series.clone());
+        let mut stamp = said.highest_stamp();
         let frames = self.log.values().map(|(_, record)| decode(record)).collect::<Result<Vec<_>, _>>()?;
         for frame in &frames {
             for block in &frame.blocks {
                 match &block.body {
                     Body::Registry(operations) => operations.iter().for_each(|operation| {
                         stamp = operation.stamp.time.max(stamp);
-                        for (topic, keep) in super::node::bounds(plan, operation) {
-                            let held = keeps.entry(topic).or_insert(0);
-                            *held = keep.max(*held);
-                        }
+                        said.hear(plan, operation);
                     }),
                     Body::Samples { names, .. } => series
                         .extend(names.iter().filter_map(|name| plan.by_name(&name.sensor, &name.attribute))),
                 }
             }
         }
-        let keep = |topic: usize| keeps.get(&topic).copied().unwrap_or(0).max(plan.topics[topic].keep);
-        let mut rings: Vec<_> =
-            (0..plan.topics.len()).map(|topic| Ring::new(keep(topic), Shape::Numbers(1))).collect();
+        let mut rings: Vec<_> = (0..plan.topics.len()).map(|topic| said.empty_ring(plan, topic)).collect();
         for (topic, column) in &self.chunks {
             if !series.contains(topic) && !column.is_empty() {
                 return Err(format!("chunks of series {topic}, which has no names"));
@@ -167,7 +164,7 @@ impl Disk {
             }
         }
         let stamp = rings.iter().map(Ring::highest_stamp).fold(stamp, u64::max);
-        Ok(Recovered { versions: self.durable()?, rings, keeps, series, stamp })
+        Ok(Recovered { versions: self.durable()?, rings, said, series, stamp })
     }
 
     /// The frames of an origin, in order.

@@ -1,6 +1,4 @@
-//! What goes wrong, and the household: checkpoints, backups, scrubs, changes of `keep`.
-//!
-//! Clearing a series is to be one more arm of [`World::housekeeping`] when the store has it.
+//! What goes wrong, and the household: checkpoints, backups, scrubs, changes of `keep`, clears.
 
 use super::disk::Disk;
 use super::plan::{MS, SECOND};
@@ -154,7 +152,11 @@ impl World {
                 let topic = self.dice.index(self.plan.topics.len());
                 self.raise_keep(at, topic);
             }
-            64..95 => {
+            64..67 if self.plan.clears => {
+                let topic = self.dice.index(self.plan.topics.len());
+                self.clear(at, topic);
+            }
+            67..95 => {
                 for other in (0..self.nodes.len()).filter(|other| *other != at) {
                     self.scrub(at, other);
                 }

@@ -1,7 +1,7 @@
 //! The simulation: 3 to 7 replicas on virtual time, with every fault that a seed can think of.
 //!
 //! Real are the replication machine, frames, rings, version vectors and registry operations; modelled are disks
-//! (`disk`), the store around the machine (`node`), network, membership and clients (`world`), and the judge
+//! (`disk`), the store around the machine (`node`, `said`), network, membership and clients (`world`), and the judge
 //! (`witness`). A seed repeats a run exactly. At the end of each run, when all is healed, equal vectors must answer
 //! alike and everything that was acknowledged must be on every node.
 //!
@@ -13,6 +13,7 @@ mod faults;
 mod network;
 mod node;
 mod plan;
+mod said;
 mod scrub;
 mod witness;
 mod world;
@@ -42,6 +43,10 @@ pub enum Rule {
     SnapshotWhole,
     /// A snapshot is read in one transaction; broken: part by part.
     SnapshotAtOnce,
+    /// A clear lasts; broken: it empties the rings, and is forgotten.
+    ClearLasts,
+    /// A clear's stamp is above all that its node holds; broken: it is what the node's clock shows.
+    ClearAboveAll,
 }
 
 /// What there was, by kind.
@@ -50,7 +55,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Everything that must happen in a good number of runs.
-    pub const KINDS: [&'static str; 33] = [
+    pub const KINDS: [&'static str; 37] = [
         "samples sent",
         "samples sent again",
         "samples late",
@@ -82,6 +87,10 @@ impl Counts {
         "snapshots",
         "snapshots broken off",
         "keep changes",
+        "clears",
+        "clears acknowledged",
+        "samples cleared",
+        "samples that came after their clear",
         "rings compared",
         "scrub merges",
     ];

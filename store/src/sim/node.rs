@@ -8,15 +8,17 @@ use bytes::Bytes;
 use super::Rule;
 use super::disk::{Column, Disk, Transaction, column, decode, samples};
 use super::plan::Plan;
+use super::said::{Said, raise};
+use super::witness::Ack;
 use crate::clock::{Stamp, author};
 use crate::codec::{put_text, seal};
 use crate::config::Policy;
 use crate::disk::chunks;
 use crate::disk::recover::{descriptor_operations, series_names};
-use crate::model::ids::{NodeId, Origin, Partition, SeriesId};
+use crate::model::ids::{NodeId, Origin, Partition, SensorId, SeriesId};
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, ValueRef, Values};
-use crate::registry::{AttributeDescription, Description, Operation};
+use crate::registry::Operation;
 use crate::replica::frame::{Block, Body, FrameWriter, REGISTRY, Run as Samples, RunWriter, reduce};
 use crate::replica::message::{Coverage, Message, Piece};
 use crate::replica::state::{Effect, Replica, Taken};
@@ -30,13 +32,21 @@ const FRAMES_A_PART: usize = 4;
 
 type Mark = (Partition, Origin, u64);
 
-/// The bounds that an operation raises.
-pub(super) fn bounds(plan: &Plan, operation: &Operation) -> Vec<(usize, usize)> {
-    let attributes = operation.description.attributes.iter();
-    let bounds = attributes.filter_map(|(attribute, description)| {
-        Some((plan.by_name(&operation.sensor, attribute)?, description.keep?))
-    });
-    bounds.collect()
+/// Samples of a series that wait for the next frame.
+#[derive(Debug)]
+struct Open {
+    /// Runs that a clear ended: what comes behind it has later stamps.
+    ended: Vec<u8>,
+    run: RunWriter,
+}
+
+/// What a client waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Promise {
+    /// The sample of this number, taken with this acknowledgement to come.
+    Sample(usize, Ack),
+    /// The clear of this number, heard at this time.
+    Clear(usize, u64),
 }
 
 /// A checkpoint that is being written.
@@ -64,10 +74,10 @@ pub(super) struct Run {
     pub origin: Origin,
     pub replica: Replica,
     pub rings: Vec<Ring>,
-    pub keeps: BTreeMap<usize, usize>,
+    pub said: Said,
     pub series: BTreeSet<usize>,
     named: BTreeSet<usize>,
-    open: BTreeMap<usize, RunWriter>,
+    open: BTreeMap<usize, Open>,
     next_stamps: BTreeMap<usize, u64>,
     operations: Vec<Operation>,
     taken: Vec<Taken>,
@@ -82,9 +92,11 @@ pub(super) struct Run {
     /// Parts of a snapshot of this peer were joined.
     pub parts_of: Option<NodeId>,
     clock: u64,
-    /// Samples that wait for the frame that is open, and for those that are sealed.
-    pub waiting_open: Vec<(usize, u64)>,
-    pub waiting: BTreeMap<u64, Vec<(usize, u64)>>,
+    /// What waits for the frame that is open, and for those that are sealed.
+    pub waiting_open: Vec<Promise>,
+    pub waiting: BTreeMap<u64, Vec<Promise>>,
+    /// Samples that came after the clear that they are older than.
+    pub kept_out: u64,
     broken: Option<Rule>,
 }
 
@@ -96,7 +108,10 @@ impl Run {
         plan: &Plan,
         broken: Option<Rule>,
     ) -> Result<Self, String> {
-        let found = disk.recover(plan)?;
+        let mut found = disk.recover(plan)?;
+        if broken == Some(Rule::ClearLasts) {
+            found.rings.iter_mut().for_each(forget_clear);
+        }
         let origin = Origin { node: disk.node, start };
         let Policy { ack_copies, min_copies } = plan.policy;
         let mut replica = Replica::new(origin, Policy { ack_copies, min_copies }, found.versions, true);
@@ -106,7 +121,7 @@ impl Run {
             origin,
             replica,
             rings: found.rings,
-            keeps: found.keeps,
+            said: found.said,
             series: found.series,
             named: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -123,15 +138,17 @@ impl Run {
             clock: found.stamp,
             waiting_open: Vec::new(),
             waiting: BTreeMap::new(),
+            kept_out: 0,
             broken,
         })
     }
 
-    /// Takes a sample from a client. `now` is what the node's clock shows.
-    pub(super) fn append(&mut self, topic: usize, time: i64, value: f64, now: u64) {
+    /// Takes a sample from a client, and returns its stamp. `now` is what the node's clock shows.
+    pub(super) fn append(&mut self, topic: usize, time: i64, value: f64, now: u64) -> Stamp {
         let floor = self.next_stamps.get(&topic).copied().unwrap_or(0);
         let fresh = now.max(self.clock + 1).max(floor);
-        let writer = self.open.entry(topic).or_insert_with(|| RunWriter::new(fresh, 1));
+        let new = || Open { ended: Vec::new(), run: RunWriter::new(fresh, 1) };
+        let writer = &mut self.open.entry(topic).or_insert_with(new).run;
         let stamp = Stamp { time: writer.next_stamp(), author: author(self.origin) };
         self.clock = self.clock.max(stamp.time);
         writer.push(SampleTime(time), ValueRef::Numbers(&[value]));
@@ -139,31 +156,60 @@ impl Run {
         let values = Values::Numbers { channels: 1, flat: vec![value] };
         let one = crate::ring::Samples { times: vec![SampleTime(time)], values };
         self.rings[topic].join(&one, &Stamps::From(stamp), &mut Vec::new());
+        stamp
     }
 
     /// Raises the bound of a ring.
     pub(super) fn raise_keep(&mut self, topic: usize, keep: usize, plan: &Plan, now: u64) {
         self.clock = now.max(self.clock + 1);
-        let description = AttributeDescription { keep: Some(keep), ..AttributeDescription::default() };
-        let name = &plan.topics[topic].name;
-        let operation = Operation {
-            sensor: name.sensor.clone(),
-            stamp: Stamp { time: self.clock, author: author(self.origin) },
-            description: Description { name: None, attributes: vec![(name.attribute.clone(), description)] },
-        };
+        let stamp = Stamp { time: self.clock, author: author(self.origin) };
+        let operation = raise(plan, topic, keep, stamp);
         self.apply(plan, &operation);
         self.operations.push(operation);
     }
 
+    /// Clears a sensor, with a stamp above all that is held of it, and returns the stamp.
+    pub(super) fn clear(&mut self, sensor: &SensorId, plan: &Plan, now: u64) -> Stamp {
+        let next = |topic: usize| self.open.get(&topic).map_or(0, |open| open.run.next_stamp());
+        let held = plan.of(sensor).map(|topic| self.rings[topic].highest_stamp().max(next(topic)));
+        let held = held.max().unwrap_or(0).max(self.said.of(plan, sensor).highest_stamp());
+        let above = if self.broken == Some(Rule::ClearAboveAll) { 0 } else { held.max(self.clock) + 1 };
+        let stamp = Stamp { time: now.max(above), author: author(self.origin) };
+        let operation = Operation::clear(sensor.clone(), stamp);
+        self.apply(plan, &operation);
+        self.operations.push(operation);
+        stamp
+    }
+
     fn apply(&mut self, plan: &Plan, operation: &Operation) {
-        for (topic, keep) in bounds(plan, operation) {
-            let held = self.keeps.entry(topic).or_insert(0);
-            *held = keep.max(*held);
-            let keep = *held;
-            if keep > self.rings[topic].keep() {
+        if !self.said.hear(plan, operation) {
+            return;
+        }
+        self.clock = operation.stamp.time.max(self.clock);
+        for topic in plan.of(&operation.sensor) {
+            if operation.clears() {
+                self.clear_series(topic, plan, operation.stamp);
+            }
+            let keep = self.said.keep(plan, topic);
+            if keep != self.rings[topic].keep() {
                 self.rings[topic].set_keep(keep);
             }
         }
+    }
+
+    fn clear_series(&mut self, topic: usize, plan: &Plan, stamp: Stamp) {
+        self.rings[topic].clear(stamp);
+        if self.broken == Some(Rule::ClearLasts) {
+            forget_clear(&mut self.rings[topic]);
+        }
+        // What is sent from here on is newer, whatever the clock shows.
+        let next = self.next_stamps.entry(topic).or_insert(0);
+        *next = (*next).max(stamp.time + 1);
+        if let Some(Open { ended, run }) = self.open.get_mut(&topic) {
+            let next = run.next_stamp().max(*next);
+            std::mem::replace(run, RunWriter::new(next, 1)).finish(plan.topics[topic].id, ended);
+        }
+        self.named.remove(&topic);
     }
 
     /// Takes blocks of a peer: they are in memory, and in the next commit.
@@ -189,7 +235,8 @@ impl Run {
                         let topic = plan.by_id(*series).filter(|topic| self.series.contains(topic));
                         let topic = topic.ok_or(format!("samples of {series:?} came before its names"))?;
                         self.clock = (stamp.time + samples.times.len() as u64).max(self.clock);
-                        self.rings[topic].join(samples, &Stamps::From(*stamp), &mut Vec::new());
+                        let joined = self.rings[topic].join(samples, &Stamps::From(*stamp), &mut Vec::new());
+                        self.kept_out += joined.cleared as u64;
                     }
                 }
             }
@@ -214,7 +261,8 @@ impl Run {
             let topic = plan.by_id(SeriesId(id.to_be_bytes()));
             let topic = topic.filter(|topic| self.series.contains(topic));
             let topic = topic.ok_or(format!("chunks of {id:x} came before its names"))?;
-            self.rings[topic].join(&samples, &stamps, &mut Vec::new());
+            let joined = self.rings[topic].join(&samples, &stamps, &mut Vec::new());
+            self.kept_out += joined.cleared as u64;
             self.clock = self.rings[topic].highest_stamp().max(self.clock);
         }
         piece.frames.iter().try_for_each(|record| self.join(&decode(record)?.blocks, plan))
@@ -306,7 +354,7 @@ impl Run {
             taken: logged.map(|taken| (taken.frame.is_some(), taken.bytes)).collect(),
             ..Transaction::default()
         };
-        let adopted = self.slice(disk, &marks, &mut transaction);
+        let adopted = self.slice(disk, plan, &marks, &mut transaction);
         self.committing = Some(Committing { own: own.map(|own| (number, own)), transaction, marks, adopted });
         effects
     }
@@ -325,11 +373,17 @@ impl Run {
         }
         for partition in plan.partitions() {
             let (mut names, mut runs) = (Vec::new(), Vec::new());
-            for (topic, run) in open.iter().filter(|(topic, _)| plan.topics[**topic].partition == partition) {
-                if self.named.insert(*topic) {
+            let here = open.iter().filter(|(topic, _)| plan.topics[**topic].partition == partition);
+            for (topic, Open { ended, run }) in here {
+                if !self.named.contains(topic) {
                     names.push(plan.topics[*topic].name.clone());
+                    // A clear asks for the names again, with samples that are newer than it.
+                    if !run.is_empty() {
+                        self.named.insert(*topic);
+                    }
                 }
                 self.next_stamps.insert(*topic, run.next_stamp());
+                runs.extend_from_slice(ended);
                 run.finish(plan.topics[*topic].id, &mut runs);
             }
             if !runs.is_empty() {
@@ -342,20 +396,28 @@ impl Run {
     }
 
     /// Adds a slice of the checkpoint to a transaction; returns what it makes count.
-    fn slice(&mut self, disk: &mut Disk, marks: &[Mark], transaction: &mut Transaction) -> Option<Coverage> {
+    fn slice(
+        &mut self,
+        disk: &mut Disk,
+        plan: &Plan,
+        marks: &[Mark],
+        transaction: &mut Transaction,
+    ) -> Option<Coverage> {
         let checkpoint = self.checkpoint.as_mut()?;
         if self.broken == Some(Rule::VersionsBehindLog) {
             disk.versions = self.replica.held().clone();
         }
         for topic in checkpoint.left.drain(..SLICE.min(checkpoint.left.len())) {
             transaction.chunks.push((topic, column(&self.rings[topic])));
+            // What a clear took from a ring goes with the clear.
+            transaction.said.extend(self.said.of(plan, &plan.topics[topic].name.sensor));
         }
         transaction.series.clone_from(&self.series);
         if !checkpoint.left.is_empty() {
             return None;
         }
         let Checkpoint { first, coverage, .. } = self.checkpoint.take()?;
-        transaction.keeps.clone_from(&self.keeps);
+        transaction.said.clone_from(&self.said);
         let mut versions = self.replica.durable().clone();
         let covered = coverage.iter().flat_map(Coverage::marks);
         for (partition, origin, last) in marks.iter().copied().chain(covered) {
@@ -452,13 +514,11 @@ impl Run {
         names
             .series
             .extend(disk.series.iter().copied().filter(topics).map(|topic| names_record(plan, topic)));
-        if asked.contains(&REGISTRY) {
-            names.descriptors.extend(disk.keeps.iter().map(|(topic, keep)| keep_record(plan, *topic, *keep)));
-            let frames = disk.log.values();
-            let registry =
-                frames.filter_map(|(_, record)| reduce(record, |partition, _| partition == REGISTRY));
-            names.frames.extend(registry.map(Bytes::from));
-        }
+        // What is said of the sensors goes first, though it is of another partition.
+        names.descriptors.extend(disk.said.records(plan));
+        let frames = disk.log.values();
+        let registry = frames.filter_map(|(_, record)| reduce(record, |partition, _| partition == REGISTRY));
+        names.frames.extend(registry.map(Bytes::from));
         let mut pieces = vec![names];
         for (topic, column) in disk.chunks.iter().filter(|(topic, _)| topics(topic)) {
             pieces.extend(chunk_piece(plan, *topic, column, false));
@@ -506,6 +566,10 @@ impl Run {
     pub(super) fn hash(&self, topic: usize) -> u64 {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.rings[topic].keep().to_le_bytes());
+        if let Some(cleared) = self.rings[topic].cleared() {
+            hasher.update(&cleared.time.to_le_bytes());
+            hasher.update(&cleared.author.to_le_bytes());
+        }
         for (time, (stamp, value)) in column(&self.rings[topic]) {
             hasher.update(&time.to_le_bytes());
             hasher.update(&stamp.time.to_le_bytes());
@@ -524,16 +588,17 @@ impl Run {
             let piece = chunk_piece(plan, topic, &column(&self.rings[topic]), answer);
             all.chunks.extend(piece.into_iter().flat_map(|piece| piece.chunks));
             all.series.push(names_record(plan, topic));
-            let keep = self.keeps.get(&topic).copied();
-            all.descriptors.extend(keep.map(|keep| keep_record(plan, topic, keep)));
+            all.descriptors.extend(self.said.of(plan, &plan.topics[topic].name.sensor).records(plan));
         }
         all
     }
 }
 
-/// An empty ring is described with the bound that every ring has.
-pub(super) fn empty_ring(plan: &Plan, topic: usize) -> Ring {
-    Ring::new(plan.topics[topic].keep, Shape::Numbers(1))
+/// Makes a ring one that was never cleared.
+fn forget_clear(ring: &mut Ring) {
+    let (samples, stamps) = samples(&column(ring));
+    *ring = Ring::new(ring.keep(), Shape::Numbers(1));
+    ring.join(&samples, &Stamps::Each(stamps), &mut Vec::new());
 }
 
 fn names_record(plan: &Plan, topic: usize) -> Bytes {
@@ -542,20 +607,6 @@ fn names_record(plan: &Plan, topic: usize) -> Bytes {
     put_text(&mut record, name.sensor.as_str());
     put_text(&mut record, name.attribute.as_str());
     put_text(&mut record, name.kind.name());
-    seal(&mut record);
-    record.into()
-}
-
-fn keep_record(plan: &Plan, topic: usize, keep: usize) -> Bytes {
-    let name = &plan.topics[topic].name;
-    let description = AttributeDescription { keep: Some(keep), ..AttributeDescription::default() };
-    let operation = Operation {
-        sensor: name.sensor.clone(),
-        stamp: Stamp { time: 0, author: 0 },
-        description: Description { name: None, attributes: vec![(name.attribute.clone(), description)] },
-    };
-    let mut record = Vec::new();
-    operation.encode(&mut record);
     seal(&mut record);
     record.into()
 }

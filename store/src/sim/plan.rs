@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub calm: u64,
     /// When faults end.
     pub end: u64,
+    /// Operators clear sensors. Where they do not, rings differ at equal vectors for fewer reasons.
+    pub clears: bool,
 }
 
 impl Plan {
@@ -77,6 +79,7 @@ impl Plan {
             pause: dice.between(30, 160) * MS,
             calm: dice.between(200, 1200) * MS,
             end: dice.between(8, 20) * SECOND,
+            clears: dice.chance(500),
         }
     }
 
@@ -90,6 +93,11 @@ impl Plan {
         self.topics
             .iter()
             .position(|topic| topic.name.sensor == *sensor && topic.name.attribute == *attribute)
+    }
+
+    /// The series of a sensor.
+    pub(super) fn of(&self, sensor: &SensorId) -> impl Iterator<Item = usize> {
+        (0..self.topics.len()).filter(|topic| self.topics[*topic].name.sensor == *sensor)
     }
 
     /// The partitions of all series, each once.

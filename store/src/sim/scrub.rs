@@ -1,7 +1,8 @@
-//! Scrubs: nodes whose vectors are equal compare their rings. A difference that neither a change of `keep` nor a
-//! snapshot that broke off explains is a defect.
+//! Scrubs: nodes whose vectors are equal compare their rings. A difference that neither a change of `keep`, nor a
+//! clear, nor a snapshot that broke off explains is a defect.
 
 use super::world::{Node, World};
+use crate::disk::recover::series_names;
 use crate::model::ids::{NodeId, Partition, SeriesId};
 use crate::replica::message::{Message, Piece};
 
@@ -54,7 +55,7 @@ impl World {
             let topic = self.plan.by_id(SeriesId(id.to_be_bytes()));
             let Some(topic) = topic.filter(|topic| run.hash(*topic) != *hash) else { continue };
             differ.push(*id);
-            if !self.raised[topic] && !self.broken_off {
+            if !self.unlike[topic] && !self.broken_off {
                 let held = super::disk::column(&run.rings[topic]);
                 let line = format!(
                     "vectors of nodes {at} and {from} are equal, rings of series {topic} are not: {held:?}"
@@ -79,7 +80,9 @@ impl World {
         let Node { run: Some(run), .. } = &mut self.nodes[at] else { return Ok(()) };
         run.join_piece(piece, &self.plan)?;
         if piece.answer {
-            let series: Vec<_> = piece.chunks.iter().map(|(id, _)| *id).collect();
+            let names = piece.series.iter().filter_map(|record| series_names(record).ok());
+            let ids = names.map(|(sensor, attribute, _)| SeriesId::of(&sensor, &attribute));
+            let series: Vec<_> = ids.map(|id| u128::from_be_bytes(id.0)).collect();
             self.send_rings(at, from, &series, false);
         }
         Ok(())

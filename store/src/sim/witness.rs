@@ -1,13 +1,40 @@
 //! The witness: what clients were told, and what must therefore be on every node at the end. It trusts no counter of
 //! the replicas.
 //!
-//! What may be lost honestly: a sample acknowledged with one copy, when the disk that had it is lost. A second disk is
-//! lost only when all that was acknowledged and taken before the first loss is on two disks again.
+//! What may be lost honestly: a sample acknowledged with one copy, when the disk that had it is lost; a clear likewise.
+//! A second disk is lost only when all that was acknowledged and taken before the first loss is on two disks again.
+//!
+//! What was acknowledged is not owed when a clear is newer than it. It may also be missing when its node had not heard
+//! of the clear, and what was cleared had filled the ring: it was too old for that ring when it came. If only a peer
+//! had not heard of it, it was on one disk, whatever was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::Counts;
 use super::plan::Plan;
+use crate::clock::Stamp;
 use crate::ring::Ring;
+
+/// An acknowledgement of a sample.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ack {
+    /// When the node took it.
+    taken: u64,
+    /// On how many disks it was.
+    copies: u8,
+    stamp: Stamp,
+    /// The newest clear that its node had heard of.
+    heard: Option<Stamp>,
+    /// The one disk that had it was lost.
+    excused: bool,
+}
+
+impl Ack {
+    /// To come, for a sample that is taken now, with this stamp.
+    pub(super) fn to_come(taken: u64, stamp: Stamp, heard: Option<Stamp>) -> Self {
+        Self { taken, copies: 0, stamp, heard, excused: false }
+    }
+}
 
 /// A sample that clients sent, perhaps several times.
 #[derive(Debug, Clone)]
@@ -16,9 +43,18 @@ pub(super) struct Sent {
     pub time: i64,
     /// Usually one; clients that differ are told apart by the stamps.
     pub values: Vec<f64>,
-    /// Acknowledged: when the node took what was acknowledged, and most copies told.
-    pub acked: Option<(u64, u8)>,
-    /// It was acknowledged with one copy, and that was lost.
+    /// What it was taken as, each time that a node took it.
+    taken: Vec<(Stamp, f64)>,
+    pub acks: Vec<Ack>,
+}
+
+/// A clear of a sensor.
+#[derive(Debug)]
+struct Clear {
+    topics: Vec<usize>,
+    stamp: Stamp,
+    /// When its node made it, and most copies told.
+    acked: Option<(u64, u8)>,
     excused: bool,
 }
 
@@ -27,16 +63,28 @@ pub(super) struct Sent {
 pub(super) struct Witness {
     pub samples: Vec<Sent>,
     by_time: BTreeMap<(usize, i64), usize>,
+    clears: Vec<Clear>,
     lost_disk_at: Option<u64>,
 }
 
-/// Whether a ring holds a sample, or newer ones took its place.
-fn is_kept(plan: &Plan, ring: &Ring, sample: &Sent) -> bool {
+/// Whether a ring holds what was acknowledged, or newer ones took its place, which `clear` does not take away; or it was
+/// cleared.
+fn is_kept(plan: &Plan, ring: &Ring, sample: &Sent, ack: &Ack, clear: Option<Stamp>) -> bool {
     let time = crate::SampleTime(sample.time);
     let at = ring.position(time);
-    let held = at < ring.len() && ring.time(at) == time;
+    let is_there = at < ring.len() && ring.time(at) == time;
+    let stamps = ring.copy_stamps(at..ring.len());
+    let lasts = |stamp: &&Stamp| Some(**stamp) > clear;
     // Whatever the bound was raised to, the newest as many as the least bound can never have been evicted.
-    held || ring.len() - at >= plan.topics[sample.topic].keep
+    is_there && stamps.iter().take(1).all(|stamp| lasts(&stamp))
+        || stamps.iter().filter(lasts).count() >= plan.topics[sample.topic].keep
+        || ring.cleared().is_some_and(|cleared| ack.stamp <= cleared)
+}
+
+impl Clear {
+    fn is_kept(&self, rings: &[Ring]) -> bool {
+        self.topics.iter().all(|topic| rings[*topic].cleared() >= Some(self.stamp))
+    }
 }
 
 impl Witness {
@@ -45,73 +93,145 @@ impl Witness {
         let fresh = self.samples.len();
         let number = *self.by_time.entry((topic, time)).or_insert(fresh);
         if number == fresh {
-            self.samples.push(Sent { topic, time, values: vec![value], acked: None, excused: false });
+            let (taken, acks) = (Vec::new(), Vec::new());
+            self.samples.push(Sent { topic, time, values: vec![value], taken, acks });
         } else if !self.samples[number].values.contains(&value) {
             self.samples[number].values.push(value);
         }
         number
     }
 
-    /// A node acknowledged a sample that it took at `taken`.
-    pub(super) fn acknowledged(&mut self, number: usize, taken: u64, copies: u8) {
-        let sample = &mut self.samples[number];
-        let before = sample.acked.unwrap_or((u64::MAX, 0));
-        // The strongest promise counts, and of these the oldest.
-        sample.acked = Some(match copies.min(2).cmp(&before.1) {
-            std::cmp::Ordering::Greater => (taken, copies.min(2)),
-            std::cmp::Ordering::Equal => (taken.min(before.0), before.1),
-            std::cmp::Ordering::Less => before,
-        });
-        // Whoever acknowledges has it on its disk.
-        sample.excused = false;
+    /// A node took a sample.
+    pub(super) fn taken(&mut self, number: usize, stamp: Stamp, value: f64) {
+        self.samples[number].taken.push((stamp, value));
+    }
+
+    /// A node acknowledged a sample with so many copies.
+    pub(super) fn acknowledged(&mut self, number: usize, ack: Ack, copies: u8) {
+        self.samples[number].acks.push(Ack { copies, ..ack });
+    }
+
+    /// A node clears the sensor of these series; returns the number of the clear.
+    pub(super) fn clear(&mut self, topics: Vec<usize>, stamp: Stamp) -> usize {
+        self.clears.push(Clear { topics, stamp, acked: None, excused: false });
+        self.clears.len() - 1
+    }
+
+    /// A node acknowledged a clear that it made at `made`.
+    pub(super) fn clear_acknowledged(&mut self, number: usize, made: u64, copies: u8) {
+        self.clears[number].acked = Some((made, copies));
     }
 
     /// Whether one more disk may be lost: what was taken before the last loss is on two disks again. `disks` are the
     /// rings that each disk has.
     pub(super) fn may_lose(&self, plan: &Plan, disks: &[Vec<Ring>]) -> bool {
         let Some(at) = self.lost_disk_at else { return true };
-        let mut acked = self.samples.iter().filter(|sample| !sample.excused);
-        acked.all(|sample| {
-            sample.acked.is_none_or(|(taken, _)| taken > at)
-                || disks.iter().filter(|rings| is_kept(plan, &rings[sample.topic], sample)).count() >= 2
-        })
+        let sample_twice = |sample: &Sent, ack: &Ack| {
+            let clear = self.newest_clear(sample.topic);
+            disks.iter().filter(|rings| is_kept(plan, &rings[sample.topic], sample, ack, clear)).count() >= 2
+        };
+        let clear_twice = |clear: &Clear| disks.iter().filter(|rings| clear.is_kept(rings)).count() >= 2;
+        let due = |ack: &&Ack| !ack.excused && ack.taken <= at;
+        self.samples.iter().all(|sample| sample.acks.iter().filter(due).all(|ack| sample_twice(sample, ack)))
+            && self.clears.iter().all(|clear| {
+                let due = !clear.excused && clear.acked.is_some_and(|(made, _)| made <= at);
+                !due || clear_twice(clear)
+            })
     }
 
     /// A disk was lost, or set back; `disks` are the rings that each disk has now.
     pub(super) fn lost(&mut self, plan: &Plan, disks: &[Vec<Ring>], now: u64) {
         self.lost_disk_at = Some(now);
-        for sample in &mut self.samples {
-            let weak = sample.acked.is_some_and(|(_, copies)| copies < 2);
-            let gone = || !disks.iter().any(|rings| is_kept(plan, &rings[sample.topic], sample));
-            sample.excused |= weak && gone();
-        }
-    }
-
-    /// Samples acknowledged, and those of them that were lost honestly.
-    pub(super) fn figures(&self) -> (u64, u64) {
-        let acked = self.samples.iter().filter(|sample| sample.acked.is_some()).count();
-        (acked as u64, self.samples.iter().filter(|sample| sample.excused).count() as u64)
-    }
-
-    /// What is missing at the end, or was never sent.
-    pub(super) fn judge(&self, plan: &Plan, rings: &[Ring]) -> Result<(), String> {
-        for sample in &self.samples {
-            let (topic, time) = (sample.topic, sample.time);
-            if sample.acked.is_some() && !sample.excused && !is_kept(plan, &rings[topic], sample) {
-                let acked = sample.acked;
-                return Err(format!(
-                    "sample {time} of series {topic} was acknowledged ({acked:?}) and is gone"
-                ));
+        for number in 0..self.samples.len() {
+            let sample = &self.samples[number];
+            let clear = self.newest_clear(sample.topic);
+            let somewhere = |ack: &Ack, clear| {
+                disks.iter().any(|rings| is_kept(plan, &rings[sample.topic], sample, ack, clear))
+            };
+            // Of two copies one may be a disk where it is too old for what is about to be cleared there.
+            let excused = |ack: &Ack| !somewhere(ack, clear) && (ack.copies < 2 || somewhere(ack, None));
+            let excused: Vec<_> = sample.acks.iter().map(excused).collect();
+            for (ack, excused) in self.samples[number].acks.iter_mut().zip(excused) {
+                ack.excused |= excused;
             }
         }
+        for clear in &mut self.clears {
+            let weak = clear.acked.is_some_and(|(_, copies)| copies < 2);
+            clear.excused |= weak && !disks.iter().any(|rings| clear.is_kept(rings));
+        }
+    }
+
+    /// Adds what was acknowledged, and what of it was lost honestly.
+    pub(super) fn figures(&self, counts: &mut Counts) {
+        let count =
+            |wanted: fn(&Sent) -> bool| self.samples.iter().filter(|sample| wanted(sample)).count() as u64;
+        counts.add("samples acknowledged", count(|sample| !sample.acks.is_empty()));
+        counts.add("excused samples", count(|sample| sample.acks.iter().any(|ack| ack.excused)));
+        let cleared = self.clears.iter().filter(|clear| clear.acked.is_some()).count();
+        counts.add("clears acknowledged", cleared as u64);
+        counts.add("excused clears", self.clears.iter().filter(|clear| clear.excused).count() as u64);
+    }
+
+    /// What is missing at the end, or is there and should not be.
+    pub(super) fn judge(&self, plan: &Plan, rings: &[Ring], counts: &mut Counts) -> Result<(), String> {
+        self.judge_rings(rings)?;
+        for clear in self.clears.iter().filter(|clear| clear.acked.is_some() && !clear.excused) {
+            if !clear.is_kept(rings) {
+                return Err(format!("{clear:?} was acknowledged and is gone"));
+            }
+        }
+        for sample in &self.samples {
+            for ack in sample.acks.iter().filter(|ack| !ack.excused) {
+                let (topic, time, ring) = (sample.topic, sample.time, &rings[sample.topic]);
+                if is_kept(plan, ring, sample, ack, ring.cleared()) {
+                    continue;
+                }
+                if ack.heard >= ring.cleared() || !self.was_too_old(plan, ring, sample) {
+                    return Err(format!(
+                        "sample {time} of series {topic} was acknowledged ({ack:?}) and is gone"
+                    ));
+                }
+                counts.add("samples too old for what was cleared", 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is there, and was never sent, or was cleared.
+    fn judge_rings(&self, rings: &[Ring]) -> Result<(), String> {
         for (topic, ring) in rings.iter().enumerate() {
-            for (time, (_, value)) in super::disk::column(ring) {
+            let made =
+                |stamp| self.clears.iter().any(|clear| clear.stamp == stamp && clear.topics.contains(&topic));
+            if ring.cleared().is_some_and(|cleared| !made(cleared)) {
+                return Err(format!("series {topic} has a clear that nobody made"));
+            }
+            for (time, (stamp, value)) in super::disk::column(ring) {
                 let sent = self.by_time.get(&(topic, time)).map(|number| &self.samples[*number]);
-                if !sent.is_some_and(|sent| sent.values.contains(&value)) {
+                if !sent.is_some_and(|sent| sent.taken.contains(&(stamp, value))) {
                     return Err(format!("series {topic} has {value} at {time}, which nobody sent"));
+                }
+                let clears = self.clears.iter().filter(|clear| clear.acked.is_some() && !clear.excused);
+                let mut newer = clears.filter(|clear| clear.topics.contains(&topic) && stamp <= clear.stamp);
+                if let Some(clear) = newer.next() {
+                    return Err(format!("series {topic} has {value} at {time}, in spite of {clear:?}"));
                 }
             }
         }
         Ok(())
+    }
+
+    fn newest_clear(&self, topic: usize) -> Option<Stamp> {
+        self.clears.iter().filter(|clear| clear.topics.contains(&topic)).map(|clear| clear.stamp).max()
+    }
+
+    /// Whether a ring could be full of newer samples, some of which were cleared, when this one came.
+    fn was_too_old(&self, plan: &Plan, ring: &Ring, sample: &Sent) -> bool {
+        let topic = sample.topic;
+        let newer = self.by_time.range((topic, sample.time + 1)..=(topic, i64::MAX));
+        let cleared = |sent: &&Sent| sent.taken.iter().any(|(stamp, _)| Some(*stamp) <= ring.cleared());
+        let cleared = newer.map(|(_, number)| &self.samples[*number]).filter(cleared).map(|sent| sent.time);
+        let held =
+            (ring.position(crate::SampleTime(sample.time))..ring.len()).map(|index| ring.time(index).0);
+        cleared.chain(held).collect::<BTreeSet<_>>().len() >= plan.topics[topic].keep
     }
 }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use super::dice::Dice;
 use super::disk::{Disk, decode};
 use super::network::{Cut, Link};
-use super::node::{self, Run};
+use super::node::{Promise, Run};
 use super::plan::{MS, Plan, SECOND};
-use super::witness::Witness;
+use super::said::Said;
+use super::witness::{Ack, Witness};
 use super::{Counts, Outcome, Rule};
 use crate::model::ids::{NodeId, Origin, Partition};
 use crate::replica::message::Message;
@@ -125,8 +126,8 @@ pub(super) struct World {
     runs: u64,
     /// The time that clients give to the next sample of each series.
     times: Vec<i64>,
-    /// Series whose `keep` was raised: until a scrub their rings may differ.
-    pub raised: Vec<bool>,
+    /// Series whose `keep` was raised, or which were cleared: until a scrub their rings may differ.
+    pub unlike: Vec<bool>,
     /// A node has joined parts of a snapshot that broke off: it may hold more than its vector says.
     pub broken_off: bool,
     /// What a node said to have trimmed, and of which origin: for the rule that a snapshot counts as a whole.
@@ -171,7 +172,7 @@ impl World {
             healing: false,
             runs: 0,
             times: vec![1000; topics],
-            raised: vec![false; topics],
+            unlike: vec![false; topics],
             broken_off: false,
             trimmed: BTreeMap::new(),
             failure: None,
@@ -184,9 +185,7 @@ impl World {
         for at in 0..self.nodes.len() {
             self.count_run(at);
         }
-        let (acked, excused) = self.witness.figures();
-        self.counts.add("samples acknowledged", acked);
-        self.counts.add("excused samples", excused);
+        self.witness.figures(&mut self.counts);
         Outcome { counts: self.counts, verdict, story: self.story }
     }
 
@@ -238,7 +237,7 @@ impl World {
         self.converged()?;
         self.compare_rings()?;
         let rings = self.nodes[0].run.as_ref().map(|run| run.rings.clone()).unwrap_or_default();
-        self.witness.judge(&self.plan, &rings)
+        self.witness.judge(&self.plan, &rings, &mut self.counts)
     }
 
     fn advance(&mut self, until: u64) -> Result<(), String> {
@@ -349,6 +348,7 @@ impl World {
 
     fn count_run(&mut self, at: usize) {
         let Some(run) = &self.nodes[at].run else { return };
+        self.counts.add("samples that came after their clear", run.kept_out);
         let counts = run.replica.counts();
         self.counts.add("wants", counts.wants);
         self.counts.add("rewinds", counts.rewinds);
@@ -433,8 +433,11 @@ impl World {
         let Some(run) = &mut self.nodes[at].run else { return };
         let later = run.waiting.split_off(&(frame + 1));
         let settled = std::mem::replace(&mut run.waiting, later);
-        for (sample, taken) in settled.into_values().flatten() {
-            self.witness.acknowledged(sample, taken, copies);
+        for promise in settled.into_values().flatten() {
+            match promise {
+                Promise::Sample(number, ack) => self.witness.acknowledged(number, ack, copies),
+                Promise::Clear(number, heard) => self.witness.clear_acknowledged(number, heard, copies),
+            }
             if fewer {
                 self.counts.add("acknowledged with fewer copies", 1);
             }
@@ -607,7 +610,7 @@ impl World {
 
     /// A client that was not told that a sample is kept sends it again, to some node.
     fn resend(&mut self, sample: usize, tries: u8) {
-        if self.healing || self.witness.samples[sample].acked.is_some() {
+        if self.healing || !self.witness.samples[sample].acks.is_empty() {
             return;
         }
         self.counts.add("samples sent again", 1);
@@ -629,12 +632,19 @@ impl World {
         let Some(run) = &mut self.nodes[at].run else { return };
         if self.broken == Some(Rule::AppendedAgain) {
             let held = super::disk::column(&run.rings[topic]);
-            if held.get(&time).is_some_and(|held| held.1.to_bits() == value.to_bits()) {
-                return self.witness.acknowledged(sample, now, 2);
+            let same = held.get(&time).filter(|held| held.1.to_bits() == value.to_bits());
+            if let Some((stamp, _)) = same {
+                let ack = Ack::to_come(now, *stamp, run.rings[topic].cleared());
+                return self.witness.acknowledged(sample, ack, 2);
             }
         }
-        run.append(topic, time, value, clock);
-        run.waiting_open.push((sample, now));
+        let heard = run.rings[topic].cleared();
+        let stamp = run.append(topic, time, value, clock);
+        run.waiting_open.push(Promise::Sample(sample, Ack::to_come(now, stamp, heard)));
+        self.witness.taken(sample, stamp, value);
+        if heard.is_some_and(|cleared| stamp <= cleared) {
+            self.fail(format!("node {at} takes {value} at {time} of series {topic} behind its own clear"));
+        }
         self.tell(|| format!("node {at} takes {value} at {time} of series {topic}"));
         self.nudge(at);
     }
@@ -646,9 +656,36 @@ impl World {
         let Some(run) = &mut self.nodes[at].run else { return };
         let keep = run.rings[topic].keep() + more;
         run.raise_keep(topic, keep, &self.plan, clock);
-        self.raised[topic] = true;
+        self.unlike[topic] = true;
         self.counts.add("keep changes", 1);
         self.tell(|| format!("node {at} raises keep of series {topic} to {keep}"));
+        self.nudge(at);
+    }
+
+    /// Clears the sensor of a series. Afterwards its device may measure from the beginning again.
+    pub(super) fn clear(&mut self, at: usize, topic: usize) {
+        let clock = self.clock(at);
+        let sensor = self.plan.topics[topic].name.sensor.clone();
+        let topics: Vec<_> = self.plan.of(&sensor).collect();
+        let Some(run) = &mut self.nodes[at].run else { return };
+        let held: usize = topics.iter().map(|topic| run.rings[*topic].len()).sum();
+        let stamp = run.clear(&sensor, &self.plan, clock);
+        let left: usize = topics.iter().map(|topic| run.rings[*topic].len()).sum();
+        let number = self.witness.clear(topics.clone(), stamp);
+        run.waiting_open.push(Promise::Clear(number, self.now));
+        self.counts.add("clears", 1);
+        self.counts.add("samples cleared", held as u64);
+        self.tell(|| format!("node {at} clears {} with {stamp:?}", sensor.as_str()));
+        if left > 0 {
+            self.fail(format!("node {at} has cleared {} and still holds {left} samples", sensor.as_str()));
+        }
+        let again = self.dice.chance(500);
+        for topic in topics {
+            self.unlike[topic] = true;
+            if again {
+                self.times[topic] = 1000.max(self.times[topic] - 4 * self.plan.topics[topic].keep as i64);
+            }
+        }
         self.nudge(at);
     }
 
@@ -660,7 +697,7 @@ impl World {
                 Ok(found) => disks.push(found.rings),
                 Err(what) => {
                     self.fail(format!("the disk of node {at} cannot be read: {what}"));
-                    let empty = |topic| node::empty_ring(&self.plan, topic);
+                    let empty = |topic| Said::default().empty_ring(&self.plan, topic);
                     disks.push((0..self.plan.topics.len()).map(empty).collect());
                 }
             }
@@ -701,7 +738,7 @@ impl World {
         let disks = self.disks();
         for (at, disk) in disks.iter().enumerate() {
             let Some(run) = &self.nodes[at].run else { continue };
-            let differs = |topic: &usize| !self.raised[*topic] && run.rings[*topic] != disk[*topic];
+            let differs = |topic: &usize| !self.unlike[*topic] && run.rings[*topic] != disk[*topic];
             if let Some(topic) = (0..disk.len()).find(differs) {
                 let (memory, disk) =
                     (super::disk::column(&run.rings[topic]), super::disk::column(&disk[topic]));
