@@ -266,6 +266,42 @@ async fn an_attribute_that_is_new_gets_a_card_and_texts_are_listed() {
 }
 
 #[tokio::test]
+async fn pages_drop_what_was_cleared_and_draw_what_comes_afterwards() {
+    stage!(browser, node, data);
+    let mut device = Device::connect(&node, strap_hello()).await;
+    let mut other = Device::connect(&node, json!({ "type": "hello", "sensor": "room-1" })).await;
+    other.measure("temperature", json!(20.5)).await;
+    let clear = "fetch('/api/v1/sensors/strap-7', { method: 'DELETE' }).then((answer) => { window.cleared = answer.status; })";
+    let names = "[...document.querySelectorAll('.card')].map((card) => card.dataset.sensor).sort().join()";
+    let attributes = "[...document.querySelectorAll('[data-role=attribute]')].map((card) => card.dataset.attribute).join()";
+    let value = "document.querySelector('[data-attribute=heartrate] [data-role=value]').textContent";
+
+    device.measure("heartrate", json!(70)).await;
+    browser.page.goto(&node.page("/")).await.unwrap();
+    browser.until(&format!("{names} === 'room-1,strap-7' && {value} === '70'")).await;
+    browser.run(clear).await;
+    browser.until(&format!("window.cleared === 204 && {names} === 'room-1'")).await;
+    device.measure("heartrate", json!(71)).await;
+    browser.until(&format!("{names} === 'room-1,strap-7' && {value} === '71'")).await;
+
+    browser.page.goto(&node.page("/sensors/strap-7")).await.unwrap();
+    browser.until(&format!("{attributes}.includes('heartrate') && {value} === '71'")).await;
+    let link = "document.querySelector('[data-role=link]').textContent";
+    browser.until(&format!("{link} === 'Live'")).await;
+    browser.run(clear).await;
+    let notice = "document.querySelector('[data-role=notice]')";
+    browser
+        .until(&format!(
+            "window.cleared === 204 && {attributes} === '' && {notice}.textContent.startsWith('This sensor was cleared.')"
+        ))
+        .await;
+    device.measure("heartrate", json!(72)).await;
+    browser.until(&format!("{attributes} === 'heartrate' && {value} === '72' && {notice}.hidden")).await;
+    browser.until("window.sensorium.series('strap-7/heartrate').length === 1").await;
+    browser.assert_no_errors(&["404 (Not Found)"]).await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_has_a_page_that_says_so() {
     stage!(browser, node, data);
     for (path, title) in

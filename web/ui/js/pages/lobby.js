@@ -176,9 +176,9 @@ function tick() {
 
 let news = 0;
 live.addEventListener('sensor', (event) => {
-  const news = /** @type {CustomEvent} */ (event).detail;
+  const { gone, sensor } = /** @type {CustomEvent} */ (event).detail;
   // What it sends next, perhaps before the list is read again, has nothing to do with what this card drew.
-  if (news.gone) drop(news.sensor);
+  if (gone) drop(sensor);
   clearTimeout(news);
   news = window.setTimeout(load, NEWS_MS);
 });
