@@ -1,7 +1,7 @@
 //! The feed: everything that changes in the rings, to whoever follows. It serves local and replicated samples alike.
 //!
 //! A subscription has a bounded queue. A series whose change does not fit falls *behind*: from then on its changes
-//! are only noted as ranges of time, and when the queue has been read the subscriber is told how many samples it
+//! are only noted as spans of time ([`Missed`]), and when the queue has been read the subscriber is told how many samples it
 //! missed live and gets what the ring still holds of them. Ingest never waits for a subscriber.
 //!
 //! Invariant: between [`Subscription::follow`] and `unfollow` each change is delivered once, or counted as skipped.
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::missed::Missed;
 use crate::memory::Memory;
 use crate::model::ids::{Attribute, SensorId, SeriesId};
 use crate::model::time::SampleTime;
@@ -20,8 +21,8 @@ use crate::model::value::Values;
 use crate::ring::{Ring, Samples};
 use crate::series::{Series, State};
 
-/// Ranges of skipped times kept for one series; beyond, the last range is widened (and may name samples that were sent).
-const RANGES: usize = 64;
+mod missed;
+
 /// Events of the catalogue that may wait; beyond, they are dropped, since the next one makes the reader look again.
 const CATALOG_EVENTS: usize = 1024;
 
@@ -84,10 +85,7 @@ struct Waiting {
 
 struct Behind {
     series: Series,
-    skipped: u64,
-    ranges: Vec<(SampleTime, SampleTime)>,
-    /// The last range ends at the ring's end, so a change that continues the ring continues the range.
-    open: bool,
+    missed: Missed,
 }
 
 pub(crate) struct Queue {
@@ -103,7 +101,7 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    fn publish(&self, change: &Arc<Change>, at_end: bool) {
+    fn publish(&self, change: &Arc<Change>, ring: &Ring) {
         let mut waiting = self.waiting.lock();
         let (id, count) = (change.series.id(), change.times.len());
         if !waiting.behind.contains_key(&id) {
@@ -114,12 +112,11 @@ impl Queue {
                 self.ready.notify_one();
                 return;
             }
-            let behind =
-                Behind { series: change.series.clone(), skipped: 0, ranges: Vec::new(), open: false };
+            let behind = Behind { series: change.series.clone(), missed: Missed::default() };
             waiting.behind.insert(id, behind);
         }
         if let Some(behind) = waiting.behind.get_mut(&id) {
-            behind.skip(&change.times, at_end);
+            behind.missed.note(ring, &change.times);
         }
         drop(waiting);
         self.ready.notify_one();
@@ -133,24 +130,6 @@ impl Queue {
             drop(waiting);
             self.ready.notify_one();
         }
-    }
-}
-
-impl Behind {
-    fn skip(&mut self, times: &[SampleTime], at_end: bool) {
-        self.skipped += times.len() as u64;
-        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return };
-        // Only samples appended at the ring's end have nothing but themselves between them.
-        let contiguous = at_end && times.is_sorted();
-        let full = self.ranges.len() >= RANGES;
-        match self.ranges.last_mut() {
-            Some(range) if (contiguous && self.open) || full => {
-                *range = (range.0.min(*first), range.1.max(*last));
-            }
-            _ if contiguous => self.ranges.push((*first, *last)),
-            _ => self.ranges.extend(times.iter().map(|time| (*time, *time))),
-        }
-        self.open = contiguous;
     }
 }
 
@@ -205,14 +184,14 @@ fn follow_filter(state: &mut State, queue: &Arc<Queue>, id: u64) {
 }
 
 /// Tells the followers of a series, whose lock is held, what changed.
-pub(crate) fn publish(state: &State, series: &Series, samples: &Samples, changed: &[usize], at_end: bool) {
+pub(crate) fn publish(state: &State, series: &Series, samples: &Samples, changed: &[usize]) {
     if state.followers.is_empty() || changed.is_empty() {
         return;
     }
     let whole = changed.len() == samples.times.len();
     let Samples { times, values } = if whole { samples.clone() } else { samples.pick(changed) };
     let change = Arc::new(Change { series: series.clone(), times, values });
-    state.followers.iter().for_each(|follower| follower.queue.publish(&change, at_end));
+    state.followers.iter().for_each(|follower| follower.queue.publish(&change, &state.ring));
 }
 
 /// A reader of the feed. Dropping it ends it.
@@ -376,22 +355,11 @@ impl Subscription {
         let state = series.lock();
         let mut waiting = self.queue.waiting.lock();
         let Some(behind) = waiting.behind.remove(&series.id()) else { return };
-        waiting.again.push_back(Event::Lagged { skipped: behind.skipped });
-        let mut ranges = behind.ranges;
-        ranges.sort_unstable();
-        let mut sent = 0;
-        for (from, to) in ranges {
-            let start = state.ring.position(from).max(sent);
-            let end = state.ring.position(SampleTime(to.0.saturating_add(1))).max(start);
-            sent = end;
-            if start < end {
-                let Samples { times, values } = state.ring.copy(start..end);
-                waiting.again.push_back(Event::Samples(Arc::new(Change {
-                    series: series.clone(),
-                    times,
-                    values,
-                })));
-            }
+        waiting.again.push_back(Event::Lagged { skipped: behind.missed.count() });
+        for place in behind.missed.places(&state.ring) {
+            let Samples { times, values } = state.ring.copy(place);
+            let change = Change { series: series.clone(), times, values };
+            waiting.again.push_back(Event::Samples(Arc::new(change)));
         }
     }
 }

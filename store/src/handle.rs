@@ -415,15 +415,13 @@ impl Store {
         open.bytes += bytes;
         let ticket = open.ticket.clone();
         let samples = conform(state.kind, samples);
-        let end = state.ring.last();
         let mut changed = Vec::new();
         let joined = state.ring.join(&samples, &Stamps::From(first), &mut changed);
         state.soil(&samples);
         if let Some(oldest) = samples.times.iter().min() {
             state.arrivals.note(now, oldest.0);
         }
-        let at_end = samples.times.first().is_some_and(|first| end.is_none_or(|end| *first > end));
-        publish(state, &series, &samples, &changed, at_end);
+        publish(state, &series, &samples, &changed);
         drop(guard);
         // Outside of the lock: the committer may want it at once.
         shared.group.grow(bytes);

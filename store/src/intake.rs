@@ -117,7 +117,7 @@ impl Intake<'_> {
         let mut guard = series.lock();
         let state = &mut *guard;
         let samples = conform(state.kind, samples);
-        let (end, gone) = (state.ring.last(), state.is_gone());
+        let gone = state.is_gone();
         let mut changed = Vec::new();
         let joined = state.ring.join(&samples, stamps, &mut changed);
         if joined.cleared < samples.times.len() {
@@ -126,8 +126,7 @@ impl Intake<'_> {
                 state.arrivals.note(now, oldest.0);
             }
         }
-        let at_end = samples.times.first().is_some_and(|first| end.is_none_or(|end| *first > end));
-        publish(state, series, &samples, &changed, at_end);
+        publish(state, series, &samples, &changed);
         let back = gone && !state.is_gone();
         drop(guard);
         self.memory.hold(series);
