@@ -1,20 +1,20 @@
 //! What a follower that fell behind was not sent of a series, as spans of time in which the ring holds nothing that it was
 //! sent: reading them makes up for all of it, and doubles nothing.
 //!
-//! Bound: [`SPANS`] of a series. Beyond, the two that lie closest become one, and what lies between is sent twice.
+//! Bound: half as many spans as the ring holds samples, since something that was sent lies between any two.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::model::time::SampleTime;
 use crate::ring::Ring;
-
-/// Spans kept for one series.
-const SPANS: usize = 256;
 
 /// Samples of one series that were not sent.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
     count: u64,
-    /// First and last time, ascending; in the ring something lies between any two.
-    spans: Vec<(SampleTime, SampleTime)>,
+    /// First and last time; what the ring no longer holds is forgotten.
+    spans: BTreeMap<SampleTime, SampleTime>,
 }
 
 impl Missed {
@@ -39,22 +39,27 @@ impl Missed {
         }
     }
 
-    fn add(&mut self, ring: &Ring, from: SampleTime, to: SampleTime) {
-        let touches = |earlier: SampleTime, later: SampleTime| between(ring, earlier, later) == 0;
-        let before = self.spans.partition_point(|span| span.1 < from && !touches(span.1, from));
-        let behind =
-            before + self.spans[before..].partition_point(|span| span.0 <= to || touches(to, span.0));
-        let joined = &self.spans[before..behind];
-        let span = (
-            joined.first().map_or(from, |span| span.0.min(from)),
-            joined.last().map_or(to, |span| span.1.max(to)),
-        );
-        self.spans.splice(before..behind, [span]);
-        if self.spans.len() > SPANS {
-            let gap = |at: &usize| between(ring, self.spans[*at].1, self.spans[at + 1].0);
-            if let Some(closest) = (0..self.spans.len() - 1).min_by_key(gap) {
-                self.spans[closest].1 = self.spans.remove(closest + 1).1;
-            }
+    fn add(&mut self, ring: &Ring, mut from: SampleTime, mut to: SampleTime) {
+        let joins = |earlier: SampleTime, later: SampleTime| {
+            later <= earlier || ring.position(later) == ring.position(after(earlier))
+        };
+        if let Some((first, last)) = self.spans.range(..=from).next_back()
+            && joins(*last, from)
+        {
+            (from, to) = (*first, to.max(*last));
+        }
+        while let Some((first, last)) = self.spans.range((Excluded(from), Unbounded)).next()
+            && joins(to, *first)
+        {
+            let first = *first;
+            to = to.max(*last);
+            self.spans.remove(&first);
+        }
+        self.spans.insert(from, to);
+        while let Some(oldest) = self.spans.first_entry()
+            && ring.first().is_some_and(|first| *oldest.get() < first)
+        {
+            oldest.remove();
         }
     }
 
@@ -72,11 +77,6 @@ impl Missed {
 
 fn after(time: SampleTime) -> SampleTime {
     SampleTime(time.0.saturating_add(1))
-}
-
-/// Samples in the ring between two times, without these.
-fn between(ring: &Ring, earlier: SampleTime, later: SampleTime) -> usize {
-    ring.position(later).saturating_sub(ring.position(after(earlier)))
 }
 
 #[cfg(test)]
@@ -134,12 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_nothing_is_left_out() {
-        let sent = (0..2000).step_by(2).collect();
-        let missed: Vec<i64> = (0..2000).filter(|time| time % 2 == 1).collect();
-        let (ring, spans, _) = played(10_000, &[(sent, true), (missed.clone(), false)]);
-        let told = told(&ring, &spans);
-        assert!(missed.iter().all(|time| told.contains(time)));
-        assert!(told.is_sorted() && spans.spans.len() == SPANS);
+    fn there_are_no_more_spans_than_what_was_sent_keeps_apart() {
+        let odd = |upto: i64| (0..upto).filter(|time| time % 2 == 1).collect::<Vec<_>>();
+        let batches = [((0..2000).step_by(2).collect(), true), (odd(2000), false)];
+        let (ring, missed, _) = played(10_000, &batches);
+        assert_eq!((told(&ring, &missed), missed.spans.len()), (odd(2000), 1000));
+        // A ring that keeps less forgets the rest.
+        let (ring, missed, _) = played(500, &batches);
+        assert_eq!((told(&ring, &missed).len(), missed.spans.len()), (250, 250));
     }
 }
