@@ -42,7 +42,7 @@ pub use group::{Copies, Ticket};
 pub use handle::{Appended, Batch, DeviceGuard, Node, Page, SensorView, Stats, Store, Times};
 pub use ledger::Ledger;
 pub use model::ids::{
-    Attribute, IdError, NodeId, NodeName, Origin, PARTITIONS, Partition, SensorId, SeriesId,
+    Attribute, IdError, NodeId, NodeName, Origin, PARTITIONS, Partition, PersonId, RoomId, SensorId, SeriesId,
 };
 pub use model::kind::Kind;
 pub use model::time::SampleTime;

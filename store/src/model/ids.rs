@@ -93,6 +93,16 @@ text_id!(
     "attribute"
 );
 text_id!(
+    /// A room: sensors and people under one name and join code.
+    RoomId,
+    "room"
+);
+text_id!(
+    /// A person in rooms, by an id that stays the same on whichever node they are.
+    PersonId,
+    "person"
+);
+text_id!(
     /// A node, by the name its operator gave it; unique in a cluster.
     NodeName,
     "node name"
