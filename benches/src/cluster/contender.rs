@@ -35,8 +35,8 @@ pub trait Contender: Sized {
     fn ready(&mut self) -> Result<Duration, Error>;
     /// The process to kill in this round: the one whose death is worst.
     fn victim(&mut self, round: usize) -> Result<usize, Error>;
-    /// What each copy by itself holds of the messages of the publishers from 0 on.
-    fn copies(&mut self, publishers: usize) -> Result<Vec<Held>, Error>;
+    /// What each copy by itself holds of the messages of the publishers from 0 on, or why it cannot be read.
+    fn copies(&mut self, publishers: usize) -> Vec<Result<Held, Error>>;
 
     /// CPU seconds that its processes have used.
     fn cpu(&mut self) -> Result<f64, Error> {

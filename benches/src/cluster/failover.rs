@@ -238,13 +238,23 @@ impl Ledger {
             acknowledged.sort_unstable();
             wanted.push(&acknowledged[acknowledged.len().saturating_sub(CHECKED)..]);
         }
-        let copies = cluster.copies(PUBLISHERS)?;
+        let (mut copies, mut unread) = (Vec::new(), 0);
+        for copy in cluster.copies(PUBLISHERS) {
+            match copy {
+                Ok(copy) => copies.push(copy),
+                Err(error) => {
+                    unread += 1;
+                    writeln!(std::io::stderr(), "  {after}: {error}")?;
+                }
+            }
+        }
         let lost = |copy: &super::contender::Held| {
             (0..PUBLISHERS).map(|publisher| copy.lost(publisher, wanted[publisher])).sum::<usize>() as f64
         };
         let total = wanted.iter().map(|wanted| wanted.len()).sum::<usize>() as f64;
         Ok(vec![
             Figure::one(format!("{after}: acknowledged messages looked for"), "", total),
+            Figure::one(format!("{after}: copies that could not be read"), "", f64::from(unread)).wanted("0"),
             Figure::events(
                 format!("{after}: of them not on a copy (each copy)"),
                 "",

@@ -29,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a replica may take until it serves its copy.
 const SERVES_WITHIN: Duration = Duration::from_secs(30);
+/// How often a copy is tried: now and then a replica that is current serves nothing by itself until all start again.
+const READ_ATTEMPTS: usize = 3;
 /// How often a publisher sends again what is not acknowledged: at once more than clients do by themselves.
 const RESEND_AFTER: Duration = Duration::from_millis(250);
 /// Subjects that a publisher's messages take in turn, so that 1000 a subject keep as much as our rings do.
@@ -322,8 +324,17 @@ impl Contender for JetStream {
         self.leader()
     }
 
-    fn copies(&mut self, publishers: usize) -> Result<Vec<Held>, Error> {
-        (0..NODES).map(|at| self.read(at, publishers)).collect()
+    fn copies(&mut self, publishers: usize) -> Vec<Result<Held, Error>> {
+        let read = |at| {
+            let mut read = self.read(at, publishers);
+            for _ in 1..READ_ATTEMPTS {
+                if read.is_err() {
+                    read = self.read(at, publishers);
+                }
+            }
+            read
+        };
+        (0..NODES).map(read).collect()
     }
 }
 
