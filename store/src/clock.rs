@@ -4,12 +4,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
 use uhlc::{HLC, HLCBuilder, ID};
 
 use crate::model::ids::Origin;
 
 /// A `uhlc` time (NTP64: seconds since 1970 in the upper 32 bits, fractions below) and its author.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp {
     /// Hybrid time.
     pub time: u64,

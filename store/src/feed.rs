@@ -7,7 +7,7 @@
 //! Invariant: between [`Subscription::follow`] and `unfollow` each change is delivered once, or counted as skipped.
 //! Lock order: catalogue, then series, then queue.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,9 +15,10 @@ use tokio::sync::Notify;
 
 use self::missed::Missed;
 use crate::memory::Memory;
-use crate::model::ids::{Attribute, SensorId, SeriesId};
+use crate::model::ids::{Attribute, RoomId, SensorId, SeriesId};
 use crate::model::time::SampleTime;
 use crate::model::value::Values;
+use crate::presence::Signal;
 use crate::ring::{Ring, Samples};
 use crate::series::{Series, State};
 
@@ -25,6 +26,9 @@ mod missed;
 
 /// Events of the catalogue that may wait; beyond, they are dropped, since the next one makes the reader look again.
 const CATALOG_EVENTS: usize = 1024;
+
+/// Signals that may wait; a further one is refused.
+pub(crate) const SIGNALS: usize = 256;
 
 /// Samples that are new in a ring, or took another's place. Ascending as they came.
 #[derive(Debug)]
@@ -49,6 +53,12 @@ pub enum Event {
     },
     /// A sensor is new, or what is said of it changed.
     Sensor(SensorId),
+    /// Who is in a followed room changed, perhaps more than once: look again.
+    Presence(RoomId),
+    /// How closely a sensor is watched changed: look again.
+    Attention(SensorId),
+    /// Somebody in a room sent something to the one who entered it with this subscription.
+    Signal(Arc<Signal>),
 }
 
 /// What to send of a series before it is live.
@@ -78,6 +88,10 @@ struct Waiting {
     events: VecDeque<Event>,
     samples: usize,
     catalog: usize,
+    /// Rooms and sensors that it is going to be told of anyway: each stands once among the events.
+    rooms: HashSet<RoomId>,
+    attention: HashSet<SensorId>,
+    signals: usize,
     behind: HashMap<SeriesId, Behind>,
     /// Resynchronised samples, delivered before anything else.
     again: VecDeque<Event>,
@@ -131,6 +145,37 @@ impl Queue {
             self.ready.notify_one();
         }
     }
+
+    fn tell_presence(&self, room: &RoomId) {
+        let mut waiting = self.waiting.lock();
+        if waiting.rooms.insert(room.clone()) {
+            waiting.events.push_back(Event::Presence(room.clone()));
+            drop(waiting);
+            self.ready.notify_one();
+        }
+    }
+
+    fn tell_attention(&self, sensor: &SensorId) {
+        let mut waiting = self.waiting.lock();
+        if waiting.attention.insert(sensor.clone()) {
+            waiting.events.push_back(Event::Attention(sensor.clone()));
+            drop(waiting);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Hands over a signal; false when there is no room for it.
+    pub(crate) fn signal(&self, signal: &Arc<Signal>) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.signals >= SIGNALS {
+            return false;
+        }
+        waiting.signals += 1;
+        waiting.events.push_back(Event::Signal(signal.clone()));
+        drop(waiting);
+        self.ready.notify_one();
+        true
+    }
 }
 
 /// What the store's subscribers share: filters that new series are held against, and who wants the catalogue.
@@ -145,6 +190,8 @@ struct Wishes {
     exact: HashMap<(SensorId, Attribute), Vec<Arc<Queue>>>,
     filters: Vec<(Arc<Queue>, u64, Filter)>,
     catalog: Vec<Arc<Queue>>,
+    rooms: HashMap<RoomId, Vec<Arc<Queue>>>,
+    attention: Vec<Arc<Queue>>,
 }
 
 impl Feed {
@@ -165,6 +212,18 @@ impl Feed {
     /// Tells those who watch the catalogue that `sensor` is new or changed.
     pub(crate) fn described(&self, sensor: &SensorId) {
         self.wishes.lock().catalog.iter().for_each(|queue| queue.tell(sensor));
+    }
+
+    /// Tells those who follow `room` that somebody came or went.
+    pub(crate) fn presence(&self, room: &RoomId) {
+        if let Some(followers) = self.wishes.lock().rooms.get(room) {
+            followers.iter().for_each(|queue| queue.tell_presence(room));
+        }
+    }
+
+    /// Tells those who follow attention that `sensor` is watched otherwise than before.
+    pub(crate) fn attention(&self, sensor: &SensorId) {
+        self.wishes.lock().attention.iter().for_each(|queue| queue.tell_attention(sensor));
     }
 }
 
@@ -200,12 +259,49 @@ pub struct Subscription {
     memory: Arc<Memory>,
     followed: HashMap<(SensorId, Attribute), Option<Series>>,
     filters: Vec<u64>,
+    rooms: HashSet<RoomId>,
 }
 
 impl Subscription {
     pub(crate) fn new(memory: Arc<Memory>, capacity: usize) -> Self {
         let queue = Queue { waiting: Mutex::default(), ready: Notify::new(), capacity: capacity.max(1) };
-        Self { queue: Arc::new(queue), memory, followed: HashMap::new(), filters: Vec::new() }
+        Self {
+            queue: Arc::new(queue),
+            memory,
+            followed: HashMap::new(),
+            filters: Vec::new(),
+            rooms: HashSet::new(),
+        }
+    }
+
+    /// Where its events wait.
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Whether to be told when somebody comes to a room, or goes.
+    pub fn follow_room(&mut self, room: &RoomId, wanted: bool) {
+        let mut wishes = self.memory.feed.wishes.lock();
+        if wanted && self.rooms.insert(room.clone()) {
+            wishes.rooms.entry(room.clone()).or_default().push(self.queue.clone());
+        } else if !wanted
+            && self.rooms.remove(room)
+            && let Some(followers) = wishes.rooms.get_mut(room)
+        {
+            followers.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+            if followers.is_empty() {
+                wishes.rooms.remove(room);
+            }
+        }
+    }
+
+    /// Whether to be told when a sensor is watched otherwise than before, by anybody on any node.
+    pub fn follow_attention(&mut self, wanted: bool) {
+        let mut wishes = self.memory.feed.wishes.lock();
+        wishes.attention.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        if wanted {
+            wishes.attention.push(self.queue.clone());
+        }
     }
 
     /// Follows a series, which need not exist yet. The samples returned are to be sent first; from there on every
@@ -337,6 +433,9 @@ impl Subscription {
                 match &event {
                     Event::Samples(change) => waiting.samples -= change.times.len(),
                     Event::Sensor(_) => waiting.catalog -= 1,
+                    Event::Presence(room) => drop(waiting.rooms.remove(room)),
+                    Event::Attention(sensor) => drop(waiting.attention.remove(sensor)),
+                    Event::Signal(_) => waiting.signals -= 1,
                     Event::Lagged { .. } => {}
                 }
                 return Some(event);
@@ -367,6 +466,10 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.follow_catalog(false);
+        self.follow_attention(false);
+        for room in self.rooms.clone() {
+            self.follow_room(&room, false);
+        }
         for id in std::mem::take(&mut self.filters) {
             self.filters.push(id);
             self.unfollow_matching(id);

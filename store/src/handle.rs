@@ -23,7 +23,8 @@ use crate::disk::recover;
 use crate::disk::tables::FILE;
 use crate::error::{AppendError, CLOSED, Failed, OpenError, Refusal};
 use crate::feed::{Subscription, publish};
-use crate::group::{Group, Ticket, Waiting};
+use crate::group::{GROUP_BYTES, Group, Ticket, Waiting};
+use crate::here::Here;
 use crate::intake::Intake;
 use crate::ledger::{Counters, Ledger};
 use crate::memory::{Found, Memory};
@@ -88,6 +89,7 @@ struct Inner {
     clock: Clock,
     memory: Arc<Memory>,
     shared: Arc<Shared>,
+    passing: Mutex<Here>,
     /// `None` once the store is closed.
     database: Mutex<Option<Arc<Database>>>,
     /// Other nodes that took samples.
@@ -96,26 +98,6 @@ struct Inner {
     traffic: Arc<Traffic>,
     started: Instant,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// While it lives, its sensor counts as online on this node.
-pub struct DeviceGuard {
-    sensor: Arc<Sensor>,
-    memory: Arc<Memory>,
-}
-
-impl Drop for DeviceGuard {
-    fn drop(&mut self) {
-        if self.sensor.devices.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.memory.feed.described(&self.sensor.id);
-        }
-    }
-}
-
-impl std::fmt::Debug for DeviceGuard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DeviceGuard({})", self.sensor.id)
-    }
 }
 
 /// Which sensors to list.
@@ -247,6 +229,7 @@ impl Store {
             clock,
             memory,
             shared,
+            passing: Mutex::new(Here::new(recovered.node)),
             database: Mutex::new(Some(database)),
             names: RwLock::default(),
             counters: Counters::default(),
@@ -443,14 +426,6 @@ impl Store {
         }
     }
 
-    /// Counts a connection that speaks for `sensor`, while the guard lives.
-    pub fn device(&self, sensor: &SensorId) -> DeviceGuard {
-        let entry = self.0.memory.sensor(sensor);
-        entry.devices.fetch_add(1, Ordering::Relaxed);
-        self.0.memory.feed.described(sensor);
-        DeviceGuard { sensor: entry, memory: self.0.memory.clone() }
-    }
-
     /// Sensors by id, and the cursor of the page behind them.
     pub fn sensors(&self, page: &Page) -> (Vec<SensorView>, Option<String>) {
         let needle = page.q.as_ref().map(|q| q.to_lowercase());
@@ -484,7 +459,7 @@ impl Store {
         SensorView {
             sensor: sensor.id.clone(),
             name: sensor.name.lock().val.clone(),
-            online: sensor.devices.load(Ordering::Relaxed) + sensor.elsewhere.load(Ordering::Relaxed) > 0,
+            online: self.is_online(&sensor.id),
             node: self.taker(sensor),
             last: attributes.values().filter_map(|view| view.last.as_ref().map(|last| last.0)).max(),
             attributes,
@@ -492,8 +467,12 @@ impl Store {
     }
 
     fn taker(&self, sensor: &Sensor) -> NodeName {
-        let taker = NodeId(sensor.taker.load(Ordering::Relaxed));
-        self.0.names.read().get(&taker).unwrap_or(&self.0.node.name).clone()
+        self.called(NodeId(sensor.taker.load(Ordering::Relaxed)))
+    }
+
+    /// What a node is called; this one, when it is not known.
+    pub(crate) fn called(&self, node: NodeId) -> NodeName {
+        self.0.names.read().get(&node).unwrap_or(&self.0.node.name).clone()
     }
 
     /// Says what a node is called, so that sensors can be said to be on it.
@@ -503,6 +482,16 @@ impl Store {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// What passes; [`Store::here`] locks it.
+    pub(crate) fn passing(&self) -> &Mutex<Here> {
+        &self.0.passing
+    }
+
+    /// A stamp newer than all before.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.0.clock.stamp()
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -557,6 +546,15 @@ impl Store {
             durable_frame: figures.durable_frame.load(Ordering::Relaxed),
             uptime: inner.started.elapsed(),
         }
+    }
+
+    /// How full the way to the disk is: 1 when appending waits.
+    pub fn pressure(&self) -> f64 {
+        let shared = &self.0.shared;
+        let pending = shared.group.bytes() as f64 / GROUP_BYTES as f64;
+        // At its budget the log is trimmed, at twice that appending waits.
+        let log = shared.log.lock().bytes as f64 / shared.log_budget.max(1) as f64 - 1.0;
+        pending.max(log).clamp(0.0, 1.0)
     }
 
     /// A reader of the feed whose queue holds at most `capacity` samples.

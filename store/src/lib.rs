@@ -6,25 +6,33 @@
 //! the frame (`replica::frame`), commits it, and settles the tickets. The checkpointer (`disk::checkpoint`) turns the
 //! log into chunks (`disk::chunks`); at start `disk::recover` reads both back.
 //!
-//! What must not know what: `model`, `ring`, `registry` and `replica` do no I/O, take no locks and read no clock;
+//! What passes and is on no disk (who is in a room, how closely sensors are watched, which have a device) stands in tables
+//! that each node owns (`passing`, at work in `here`); `presence`, `attention` and `device` put it there.
+//!
+//! What must not know what: `model`, `ring`, `registry`, `passing` and `replica` do no I/O, take no locks and read no clock;
 //! only `disk` knows redb; only `disk::commit` opens a write transaction.
 
+mod attention;
 mod clock;
 pub mod cluster;
 mod codec;
 mod config;
 mod conflict;
 mod describe;
+mod device;
 mod disk;
 mod error;
 mod feed;
 mod group;
 mod handle;
+mod here;
 mod intake;
 mod ledger;
 mod memory;
 pub mod model;
+mod passing;
 mod post;
+mod presence;
 mod read;
 mod registry;
 mod replica;
@@ -34,12 +42,14 @@ mod series;
 pub mod sim;
 mod tail;
 
+pub use attention::{Gaze, Level};
 pub use clock::Stamp;
 pub use config::{Config, DEFAULT_KEEP, MAX_KEEP, MAX_KEEP_TEXTS, Policy};
+pub use device::DeviceGuard;
 pub use error::{AppendError, Failed, OpenError, Refusal};
 pub use feed::{Backfill, Change, Event, Filter, Subscription};
 pub use group::{Copies, Ticket};
-pub use handle::{Appended, Batch, DeviceGuard, Node, Page, SensorView, Stats, Store, Times};
+pub use handle::{Appended, Batch, Node, Page, SensorView, Stats, Store, Times};
 pub use ledger::Ledger;
 pub use model::ids::{
     Attribute, IdError, NodeId, NodeName, Origin, PARTITIONS, Partition, PersonId, RoomId, SensorId, SeriesId,
@@ -47,6 +57,7 @@ pub use model::ids::{
 pub use model::kind::Kind;
 pub use model::time::SampleTime;
 pub use model::value::{MAX_CHANNELS, MAX_TEXT_BYTES, Shape, ValueRef, Values};
+pub use presence::{Crowded, NotSent, Present, SIGNAL_BYTES, Signal, Stay};
 pub use read::Query;
 pub use registry::{AttributeDescription, Description};
 pub use ring::{Joined as Outcome, Samples};

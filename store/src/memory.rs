@@ -130,13 +130,6 @@ impl Memory {
         self.sensors.read().by_id.values().cloned().collect()
     }
 
-    /// Sensors that have a device here.
-    pub(crate) fn online(&self) -> Vec<SensorId> {
-        let catalog = self.sensors.read();
-        let online = catalog.by_name.values().filter(|held| held.entry.devices.load(Ordering::Relaxed) > 0);
-        online.map(|held| held.entry.id.clone()).collect()
-    }
-
     pub(crate) fn sensor(&self, sensor: &SensorId) -> Arc<Sensor> {
         if let Some(held) = self.sensors.read().by_name.get(sensor) {
             return held.entry.clone();

@@ -2,6 +2,7 @@
 //! the senders who wait, disk work to the cluster's worker.
 //!
 //! Bounds: [`MESSAGES`] small messages wait for a link; beyond, the link is given up, since its peer does not read.
+//! With [`OFFERED`] waiting, what a client sends to another is refused.
 //! Larger ones ([`Outbox::bulk`]) wait at their source, [`BULK`] at a time. [`WORK`] requests wait for the worker;
 //! beyond, a peer's request is dropped, and the peer asks again.
 
@@ -21,6 +22,8 @@ use crate::replica::state::{Effect, Replica};
 
 /// Small messages that wait for a link.
 const MESSAGES: usize = 4096;
+/// Messages that wait for a link, before what can be refused is.
+const OFFERED: usize = 256;
 /// Large messages that wait for a link.
 const BULK: usize = 4;
 /// Requests that wait for the worker.
@@ -64,6 +67,18 @@ impl Outbox {
         self.ready.notify_one();
     }
 
+    /// Sends a message, unless others wait: then it says false, and the link goes on.
+    pub(crate) fn offer(&self, message: Message) -> bool {
+        let mut messages = self.messages.lock();
+        let room = messages.len() < OFFERED;
+        if room {
+            messages.push_back(message);
+        }
+        drop(messages);
+        self.ready.notify_one();
+        room
+    }
+
     /// Takes all messages that wait; `None` when the link is to be given up.
     pub(crate) fn take(&self) -> Option<VecDeque<Message>> {
         (!self.overflowed.load(Relaxed)).then(|| std::mem::take(&mut *self.messages.lock()))
@@ -104,6 +119,11 @@ impl Post {
 
     pub(crate) fn outbox(&self, node: NodeId) -> Option<Arc<Outbox>> {
         self.outboxes.lock().get(&node).cloned()
+    }
+
+    /// Tells all links that there may be something to send.
+    pub(crate) fn wake(&self) {
+        self.outboxes.lock().values().for_each(|outbox| outbox.ready.notify_one());
     }
 
     pub(crate) fn linked(&self) -> Vec<NodeId> {

@@ -37,10 +37,6 @@ pub(crate) struct Sensor {
     /// The newest clear: what is not newer, said or measured, is void. Lock order: before the series.
     pub cleared: Mutex<Option<Stamp>>,
     pub counters: Counters,
-    /// Connections here that speak for it.
-    pub devices: AtomicUsize,
-    /// Other nodes on which a connection speaks for it.
-    pub elsewhere: AtomicUsize,
     /// The node that took its samples last; 0 for this one.
     pub taker: AtomicU64,
     /// What is said of it is not in the `descriptors` table yet.
@@ -55,8 +51,6 @@ impl Sensor {
             name: Mutex::new(unset()),
             cleared: Mutex::new(None),
             counters: Counters::default(),
-            devices: AtomicUsize::new(0),
-            elsewhere: AtomicUsize::new(0),
             taker: AtomicU64::new(0),
             unsaved: AtomicBool::new(false),
         }

@@ -13,7 +13,9 @@ use super::secret::PROOF_BYTES;
 use crate::model::ids::{IdError, NodeId, NodeName};
 
 /// The versions of the protocol on links that this program speaks: least and most.
-pub const VERSIONS: (u16, u16) = (1, 1);
+pub const VERSIONS: (u16, u16) = (1, 2);
+/// From this version on a node tells what passes in tables ([`crate::replica::message::Message::News`]).
+pub const NEWS: u16 = 2;
 /// Longest text of a hello (an address, a zone), in bytes; a node that says more is refused.
 pub const MAX_TEXT_BYTES: usize = 512;
 /// Longest reason of a refusal that is passed on, in characters; the rest is cut off.

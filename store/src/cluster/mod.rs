@@ -3,8 +3,7 @@
 //! `secret` turns the cluster secret into keys, `datagram` seals with one of them. `link` opens connections (`hello`:
 //! who may; `tls`: how). `discover` yields addresses to try; `member` says who lives there (`swim` runs it; `identity`:
 //! who a member is to it; `heard`: who spoke last when; `changes`: what is told). `placement` says which nodes keep a
-//! partition. `mesh` holds it together: it links all members, and `peer` drives each link; `scrub` compares rings,
-//! `online` tells which sensors have a device where. `view` is what people see of it all.
+//! partition. `mesh` holds it together: it links all members, and `peer` drives each link; `scrub` compares rings. `view` is what people see of it all.
 
 mod changes;
 pub mod datagram;
@@ -15,7 +14,6 @@ mod identity;
 pub mod link;
 pub mod member;
 pub mod mesh;
-mod online;
 mod peer;
 pub mod placement;
 mod scrub;

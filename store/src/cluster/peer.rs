@@ -12,13 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::hello::Hello;
+use super::hello::{Hello, NEWS};
 use super::link::{LinkError, LinkReader, LinkWriter};
-use super::online::{Heard, Told};
 use super::placement::Placement;
 use super::scrub;
 use super::view::Nodes;
@@ -27,7 +26,8 @@ use crate::disk::export;
 use crate::error::Failed;
 use crate::group::Logged;
 use crate::handle::Store;
-use crate::model::ids::{NodeId, NodeName};
+use crate::model::ids::{NodeId, NodeName, SensorId};
+use crate::passing::Cursor;
 use crate::post::Outbox;
 use crate::replica::frame::{Frame, FrameWriter, reduce};
 use crate::replica::message::{Message, Piece};
@@ -88,7 +88,6 @@ pub(crate) struct Peer {
     version: u16,
     outbox: Arc<Outbox>,
     placement: watch::Receiver<Placement>,
-    heard: Mutex<Heard>,
 }
 
 impl Peer {
@@ -108,7 +107,6 @@ impl Peer {
             version,
             outbox: outbox.clone(),
             placement,
-            heard: Mutex::new(Heard::new(store)),
         }
     }
 
@@ -211,8 +209,18 @@ impl Peer {
                 scrub::rings(&self.store, &series, false).into_iter().for_each(|piece| self.say(piece));
                 Ok(())
             }
+            Message::News(news) => {
+                // Held: what an older link brings late would mix with what this one has brought.
+                let _current = self.replica()?;
+                self.store.hear_news(self.node, news).map_err(|gap| End::Malformed(gap.to_string()))
+            }
             Message::Devices { came, gone } => {
-                self.heard.lock().hear(&came, &gone);
+                let _current = self.replica()?;
+                self.store.hear_devices(self.node, &came, &gone);
+                Ok(())
+            }
+            Message::Signal(signal) => {
+                self.store.hear_signal(signal);
                 Ok(())
             }
             Message::Leaving => Err(End::Left),
@@ -262,7 +270,7 @@ impl Peer {
     pub(crate) async fn write(&self, mut writer: LinkWriter, mut bulk: mpsc::Receiver<Message>) -> End {
         let mut ticks = interval(LOAD_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = Told::default();
+        let mut told = Cursor::default();
         loop {
             let mut out = Vec::new();
             tokio::select! {
@@ -270,13 +278,14 @@ impl Peer {
                 () = self.outbox.ready.notified() => {}
                 _ = ticks.tick() => {
                     out.push(self.encode(&Message::Load(self.nodes.load())));
-                    out.extend(told.news(&self.store).map(|news| self.encode(&news)));
                 }
                 Some(message) = bulk.recv() => out.push(self.encode(&message)),
             }
             loop {
                 let Some(messages) = self.outbox.take() else { return End::DoesNotRead };
-                out.extend(messages.iter().map(|message| self.encode(message)));
+                let understood = messages.iter().filter(|message| message.since() <= self.version);
+                out.extend(understood.map(|message| self.encode(message)));
+                out.extend(self.news(&mut told).map(|news| self.encode(&news)));
                 if let Err(end) = self.stream(&mut out).await {
                     return end;
                 }
@@ -288,6 +297,24 @@ impl Peer {
                 if let Err(error) = writer.send(out.drain(..)).await {
                     return error.into();
                 }
+            }
+        }
+    }
+
+    /// What the peer is still to be told of what passes, in words that it understands.
+    fn news(&self, told: &mut Cursor) -> Option<Message> {
+        loop {
+            let news = self.store.passing_news(told)?;
+            if self.version >= NEWS {
+                return Some(Message::News(news));
+            }
+            if let Some(devices) = news.devices {
+                let (came, gone): (Vec<_>, Vec<_>) =
+                    devices.changes.into_iter().partition(|(_, there)| there.is_some());
+                let names = |sensors: Vec<(SensorId, Option<()>)>| -> Vec<String> {
+                    sensors.into_iter().map(|(sensor, _)| sensor.as_str().to_owned()).collect()
+                };
+                return Some(Message::Devices { came: names(came), gone: names(gone) });
             }
         }
     }

@@ -1,11 +1,16 @@
 //! What replicas say to each other over a link. Encoded with `postcard`; the link puts a version before it.
+//!
+//! Variants are numbered by their order: new ones stand at the end, and say since which version there are any.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::version::{BLOCKS, FRAMES};
+use crate::cluster::hello::NEWS;
 use crate::cluster::view::Load;
 use crate::model::ids::{Origin, Partition};
+use crate::passing::News;
+use crate::presence::Signal;
 
 /// The last block held of each origin in one partition.
 pub type Entries = Vec<(Origin, u64)>;
@@ -114,7 +119,7 @@ pub enum Message {
     WantRings(Vec<u128>),
     /// What the sender says of itself.
     Load(Load),
-    /// Sensors that have a device at the sender from now on, and those that no longer do.
+    /// Sensors that have a device at the sender from now on, and those that no longer do. In version 1 only.
     Devices {
         /// Now online.
         came: Vec<String>,
@@ -123,6 +128,20 @@ pub enum Message {
     },
     /// The sender says goodbye.
     Leaving,
+    /// What changed in the sender's tables of what passes. Since version 2, in the place of `Devices`.
+    News(News),
+    /// From somebody in a room at the sender to somebody in it at the receiver. Since version 2.
+    Signal(Signal),
+}
+
+impl Message {
+    /// The least version of the protocol that has this message: peers of an older one are not sent it.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::News(_) | Self::Signal(_) => NEWS,
+            _ => 1,
+        }
+    }
 }
 
 /// A piece of a snapshot: records as they stand in the tables of the sender.

@@ -711,7 +711,9 @@ impl Replica {
             | Message::WantRings(_)
             | Message::Load(_)
             | Message::Devices { .. }
-            | Message::Leaving => {}
+            | Message::Leaving
+            | Message::News(_)
+            | Message::Signal(_) => {}
         }
         effects
     }

@@ -275,6 +275,8 @@ impl Viewer {
                 let described = view.as_ref().map_or_else(|| Described::gone(&id), Described::from);
                 self.socket.feed(Frame::text(described.message())).await?;
             }
+            // Followed by nobody yet.
+            Event::Presence(_) | Event::Attention(_) | Event::Signal(_) => {}
         }
         Ok(())
     }

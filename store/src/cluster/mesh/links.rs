@@ -277,6 +277,7 @@ impl Inner {
         let shared = self.store.shared();
         shared.replicate(|replica| {
             shared.post.open(hello.node, outbox.clone());
+            self.store.passing_linked(hello.node);
             replica.linked(hello.node, hello.start)
         });
         Some(Place { outbox, bulk, stop })
@@ -327,6 +328,7 @@ impl Inner {
             let shared = self.store.shared();
             shared.replicate(|replica| {
                 shared.post.close(hello.node);
+                self.store.passing_unlinked(hello.node);
                 replica.unlinked(hello.node)
             });
             current = true;

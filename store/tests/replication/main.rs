@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+mod passing;
+
 /// A guard, not an expectation.
 const WITHIN: Duration = Duration::from_secs(20);
 
