@@ -46,6 +46,11 @@ async fn another_secret_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_number_of_replicas_is_refused() {
+    is_refused(&[], "b", &["--replicas", "2"], "--replicas").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_lives_already_is_refused() {
     is_refused(&[], "a", &[], "the name a").await;
 }
