@@ -1,15 +1,16 @@
-//! Descriptions and clears of sensors, held against what is known and applied.
+//! Operations of the registry, held against what is known and applied.
 
 use std::sync::atomic::Ordering;
 
 use crate::clock::Stamp;
 use crate::config::{Config, MAX_KEEP, MAX_KEEP_TEXTS};
 use crate::error::Refusal;
+use crate::feed::Event;
 use crate::memory::Memory;
 use crate::model::ids::{Attribute, SensorId};
 use crate::model::kind::Kind;
 use crate::model::value::Shape;
-use crate::registry::{AttributeDescription, Description, Operation, void, write};
+use crate::registry::{AttributeDescription, Description, Operation, SensorOperation, void, write};
 use crate::series::{Arrivals, Sensor, Series, keep_of, shape_of};
 
 /// Keeps of a description what is not yet set: a different kind is refused, `keep` only grows. `None` when nothing
@@ -67,10 +68,25 @@ fn check_keep(
     }
 }
 
-/// Applies an operation, of this node or of another: the memory limit was asked where it was made. What is not newer
-/// than the sensor's clear is void. `author` is this run of the node.
-pub(crate) fn apply(memory: &Memory, config: &Config, operation: &Operation, author: u32) {
-    let Operation { sensor, stamp, description } = operation;
+/// Applies an operation of the registry, of this node or of another. `author` is this run of the node. Returns whom to
+/// tell.
+pub(crate) fn operate(memory: &Memory, config: &Config, operation: Operation, author: u32) -> Option<Event> {
+    match operation {
+        Operation::Sensor(operation) => {
+            apply(memory, config, &operation, author);
+            Some(Event::Sensor(operation.sensor))
+        }
+        Operation::Room(operation) => {
+            let room = operation.room.clone();
+            memory.rooms.write().apply(operation).then_some(Event::Room(room))
+        }
+    }
+}
+
+/// Applies an operation on a sensor: the memory limit was asked where it was made. What is not newer than the sensor's
+/// clear is void.
+pub(crate) fn apply(memory: &Memory, config: &Config, operation: &SensorOperation, author: u32) {
+    let SensorOperation { sensor, stamp, description } = operation;
     let entry = memory.sensor(sensor);
     {
         let mut cleared = entry.cleared.lock();

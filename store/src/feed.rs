@@ -53,6 +53,8 @@ pub enum Event {
     },
     /// A sensor is new, or what is said of it changed.
     Sensor(SensorId),
+    /// A room is new, changed, or gone.
+    Room(RoomId),
     /// Who is in a followed room changed, perhaps more than once: look again.
     Presence(RoomId),
     /// How closely a sensor is watched changed: look again.
@@ -136,11 +138,11 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    fn tell(&self, sensor: &SensorId) {
+    fn tell(&self, news: &Event) {
         let mut waiting = self.waiting.lock();
         if waiting.catalog < CATALOG_EVENTS {
             waiting.catalog += 1;
-            waiting.events.push_back(Event::Sensor(sensor.clone()));
+            waiting.events.push_back(news.clone());
             drop(waiting);
             self.ready.notify_one();
         }
@@ -211,7 +213,12 @@ impl Feed {
 
     /// Tells those who watch the catalogue that `sensor` is new or changed.
     pub(crate) fn described(&self, sensor: &SensorId) {
-        self.wishes.lock().catalog.iter().for_each(|queue| queue.tell(sensor));
+        self.tell(&Event::Sensor(sensor.clone()));
+    }
+
+    /// Tells those who watch the catalogue.
+    pub(crate) fn tell(&self, news: &Event) {
+        self.wishes.lock().catalog.iter().for_each(|queue| queue.tell(news));
     }
 
     /// Tells those who follow `room` that somebody came or went.
@@ -403,7 +410,7 @@ impl Subscription {
         );
     }
 
-    /// Whether to be told of new sensors and changed descriptions.
+    /// Whether to be told of what is new and what changed of sensors and rooms.
     pub fn follow_catalog(&mut self, wanted: bool) {
         let mut wishes = self.memory.feed.wishes.lock();
         wishes.catalog.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
@@ -432,7 +439,7 @@ impl Subscription {
             if let Some(event) = waiting.events.pop_front() {
                 match &event {
                     Event::Samples(change) => waiting.samples -= change.times.len(),
-                    Event::Sensor(_) => waiting.catalog -= 1,
+                    Event::Sensor(_) | Event::Room(_) => waiting.catalog -= 1,
                     Event::Presence(room) => drop(waiting.rooms.remove(room)),
                     Event::Attention(sensor) => drop(waiting.attention.remove(sensor)),
                     Event::Signal(_) => waiting.signals -= 1,

@@ -210,15 +210,20 @@ impl Group {
         ticket
     }
 
-    /// Adds a registry operation to the frame to come.
-    pub(crate) fn operate(&self, operation: Operation) -> Ticket {
+    /// Adds registry operations to the frame to come: all to one.
+    pub(crate) fn operate(&self, operations: impl IntoIterator<Item = Operation>) -> Ticket {
         let mut open = self.open.lock();
-        open.operations.push(operation);
+        open.operations.extend(operations);
         open.since.get_or_insert_with(Instant::now);
         let ticket = open.ticket.clone();
         drop(open);
         self.work.notify_one();
         ticket
+    }
+
+    /// Whether registry operations wait for a frame.
+    pub(crate) fn operates(&self) -> bool {
+        !self.open.lock().operations.is_empty()
     }
 
     /// Adds a frame of another origin to the next commit. Its samples count as waiting: see [`Self::shrink`].

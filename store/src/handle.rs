@@ -32,7 +32,7 @@ use crate::model::ids::{Attribute, NodeId, NodeName, Origin, SensorId};
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, Values};
 use crate::post::Post;
-use crate::registry::{AttributeDescription, Description, Operation};
+use crate::registry::{AttributeDescription, Description, SensorOperation};
 use crate::replica::frame::RunWriter;
 use crate::replica::state::Replica;
 use crate::ring::{Joined, Ring, Samples, Stamps};
@@ -94,6 +94,8 @@ struct Inner {
     database: Mutex<Option<Arc<Database>>>,
     /// Other nodes that took samples.
     names: RwLock<HashMap<NodeId, NodeName>>,
+    /// Nodes that are linked and do not know rooms.
+    older: Mutex<Vec<NodeName>>,
     counters: Counters,
     traffic: Arc<Traffic>,
     started: Instant,
@@ -232,6 +234,7 @@ impl Store {
             passing: Mutex::new(Here::new(recovered.node)),
             database: Mutex::new(Some(database)),
             names: RwLock::default(),
+            older: Mutex::default(),
             counters: Counters::default(),
             traffic,
             started: Instant::now(),
@@ -269,9 +272,9 @@ impl Store {
             // The clear may be of a clock far ahead, which is not followed.
             stamp.time = stamp.time.max(cleared.time.saturating_add(1));
         }
-        let operation = Operation { sensor: sensor.clone(), stamp, description };
+        let operation = SensorOperation { sensor: sensor.clone(), stamp, description };
         describe::apply(memory, &self.0.config, &operation, stamp.author);
-        self.0.shared.group.operate(operation);
+        self.0.shared.group.operate([operation.into()]);
         memory.feed.described(sensor);
         Ok(())
     }
@@ -290,7 +293,7 @@ impl Store {
             let mut cleared = entry.cleared.lock();
             *cleared = (*cleared).max(Some(stamp));
             entry.unsaved.store(true, Ordering::Relaxed);
-            self.0.shared.group.operate(Operation::clear(sensor.clone(), stamp))
+            self.0.shared.group.operate([SensorOperation::clear(sensor.clone(), stamp).into()])
         };
         describe::clear(memory, &self.0.config, &entry, stamp, stamp.author);
         memory.feed.described(sensor);
@@ -492,6 +495,11 @@ impl Store {
     /// A stamp newer than all before.
     pub(crate) fn stamp(&self) -> Stamp {
         self.0.clock.stamp()
+    }
+
+    /// Nodes that are linked and do not know rooms.
+    pub(crate) fn older(&self) -> &Mutex<Vec<NodeName>> {
+        &self.0.older
     }
 
     pub(crate) fn memory(&self) -> &Memory {

@@ -42,8 +42,8 @@ impl Intake<'_> {
             match block.body {
                 Body::Registry(operations) => {
                     for operation in operations {
-                        newest = operation.stamp.time.max(newest);
-                        self.describe(&operation);
+                        newest = operation.stamp().time.max(newest);
+                        self.operate(operation);
                     }
                 }
                 Body::Samples { names, runs } => {
@@ -77,7 +77,7 @@ impl Intake<'_> {
             reconcile(self.config, &mut series.lock(), kind);
         }
         for record in &piece.descriptors {
-            descriptor_operations(record)?.iter().for_each(|operation| self.describe(operation));
+            descriptor_operations(record)?.into_iter().for_each(|operation| self.operate(operation));
         }
         // What is said of sensors comes before any sample: a ring that has not heard of a clear, or of a raised `keep`,
         // would let go of what it should hold.
@@ -103,9 +103,10 @@ impl Intake<'_> {
         Ok(())
     }
 
-    fn describe(&self, operation: &Operation) {
-        describe::apply(self.memory, self.config, operation, self.clock.author());
-        self.memory.feed.described(&operation.sensor);
+    fn operate(&self, operation: Operation) {
+        if let Some(news) = describe::operate(self.memory, self.config, operation, self.clock.author()) {
+            self.memory.feed.tell(&news);
+        }
     }
 
     /// Joins samples of one series and tells its followers.

@@ -37,6 +37,7 @@ mod read;
 mod registry;
 mod replica;
 pub mod ring;
+mod rooms;
 mod series;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -55,10 +56,15 @@ pub use model::ids::{
     Attribute, IdError, NodeId, NodeName, Origin, PARTITIONS, Partition, PersonId, RoomId, SensorId, SeriesId,
 };
 pub use model::kind::Kind;
+pub use model::room::{JoinCode, Role};
 pub use model::time::SampleTime;
 pub use model::value::{MAX_CHANNELS, MAX_TEXT_BYTES, Shape, ValueRef, Values};
 pub use presence::{Crowded, NotSent, Present, SIGNAL_BYTES, Signal, Stay};
 pub use read::Query;
+pub use registry::request::{
+    MAX_NAME_CHARS, MAX_ROOM_MEMBERS, MAX_ROOM_SENSORS, MAX_ROOMS, MemberWish, NewRoom, RoomError,
+};
+pub use registry::rooms::{MemberView, RoomView};
 pub use registry::{AttributeDescription, Description};
 pub use ring::{Joined as Outcome, Samples};
 pub use series::{AttributeView, OwnedValue, Series};

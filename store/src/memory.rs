@@ -1,4 +1,4 @@
-//! The memory tier: every series by its names, and the budget that they share.
+//! The memory tier: every series by its names, and the budget that they share; every room.
 //!
 //! Invariant: the bytes promised to rings never exceed the limit; a series that would exceed it is refused. A series
 //! that was cleared keeps its place and its names, gives back what was promised to its ring, and is not shown.
@@ -17,6 +17,7 @@ use crate::model::ids::{Attribute, SensorId, SeriesId};
 use crate::model::kind::Kind;
 use crate::model::value::Shape;
 use crate::registry::AttributeDescription;
+use crate::registry::rooms::Rooms;
 use crate::ring::Ring;
 use crate::series::{Sensor, Series, keep_of, shape_of};
 
@@ -50,6 +51,8 @@ pub(crate) struct Memory {
     reserved: AtomicU64,
     /// Held while what is promised to a series changes.
     promising: Mutex<()>,
+    /// Lock order: after replication, before the group.
+    pub rooms: RwLock<Rooms>,
     pub feed: Feed,
 }
 
@@ -72,6 +75,7 @@ impl Memory {
             sensors: RwLock::default(),
             reserved: AtomicU64::new(0),
             promising: Mutex::new(()),
+            rooms: RwLock::default(),
             feed: Feed::default(),
         }
     }

@@ -134,3 +134,8 @@ fn a_clear_that_is_forgotten_is_noticed() {
 fn a_clear_that_is_older_than_what_it_clears_is_noticed() {
     is_noticed(Rule::ClearAboveAll);
 }
+
+#[test]
+fn a_deletion_that_is_forgotten_is_noticed() {
+    is_noticed(Rule::DeletionLasts);
+}

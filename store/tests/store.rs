@@ -282,7 +282,11 @@ async fn a_slow_follower_is_told_and_gets_the_rest_from_the_ring() {
         match event {
             Event::Samples(change) => seen.extend(change.times.iter().map(|time| time.0)),
             Event::Lagged { skipped: count } => skipped += count,
-            Event::Sensor(_) | Event::Presence(_) | Event::Attention(_) | Event::Signal(_) => {}
+            Event::Sensor(_)
+            | Event::Room(_)
+            | Event::Presence(_)
+            | Event::Attention(_)
+            | Event::Signal(_) => {}
         }
     }
     assert_eq!(skipped, 20 * 30 - 90 + 1);

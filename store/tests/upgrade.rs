@@ -1,12 +1,15 @@
-//! A data directory of the previous format opens, holds what it held, and can be gone on with.
+//! A data directory of a previous format opens, holds what it held, and can be gone on with.
 //!
 //! `data/format-1.redb` was written by version 0.1.0 with 16 KiB of log: two runs, each of 3000 samples of `ecg` at
-//! 250 Hz (5000 kept, chunks and log) and one press of a button.
+//! 250 Hz (5000 kept, chunks and log) and one press of a button. `data/format-2.redb` is that file, opened by the last
+//! program of format 2, with one more sensor in the log that was cleared and came back.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::Path;
 
-use store::{Config, NodeName, OwnedValue, Query, SampleTime, SensorId, Shape, Store, Times, Values};
+use store::{
+    Config, NewRoom, NodeName, OwnedValue, Query, SampleTime, SensorId, Shape, Store, Times, Values,
+};
 
 fn config(data: &Path) -> Config {
     Config::new(data, NodeName::new("new").unwrap())
@@ -40,6 +43,33 @@ async fn a_file_of_format_1_opens_and_goes_on() {
         let batch =
             store::Batch { series, times: Times::At(vec![SampleTime(1_763_661_600_001_000)]), values };
         store.append(vec![batch]).await.unwrap().ticket.kept().await.unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_format_2_opens_and_takes_rooms() {
+    let data = tempfile::tempdir().unwrap();
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-2.redb");
+    std::fs::copy(kept, data.path().join("sensorium.redb")).unwrap();
+    let mut room = None;
+    for _ in 0..2 {
+        let store = Store::open(config(data.path())).unwrap();
+        assert_eq!(store.sensor("strap-7").unwrap().name.as_deref(), Some("Chest strap"));
+        assert_eq!(store.find("strap-7", "ecg").unwrap().read(&Query::newest(100_000)).times.len(), 5000);
+        assert_eq!(store.sensor("oven").unwrap().name.as_deref(), Some("Oven again"));
+        let oven = store.find("oven", "temperature").unwrap().read(&Query::newest(100));
+        assert_eq!(oven.times, [SampleTime(7)], "what was cleared is not back");
+        match &room {
+            None => {
+                assert_eq!(store.rooms(), []);
+                let wish = NewRoom { name: "Kitchen".into(), ..NewRoom::default() };
+                let (made, ticket) = store.create_room(wish).unwrap();
+                ticket.kept().await.unwrap();
+                room = Some(made);
+            }
+            Some(room) => assert_eq!(store.rooms(), std::slice::from_ref(room)),
+        }
         store.close().await;
     }
 }

@@ -150,7 +150,11 @@ impl Samples {
         match event {
             Event::Samples(change) => self.current = self.address(change),
             Event::Lagged { skipped } => counters.lagged.add(skipped),
-            Event::Sensor(_) | Event::Presence(_) | Event::Attention(_) | Event::Signal(_) => {}
+            Event::Sensor(_)
+            | Event::Room(_)
+            | Event::Presence(_)
+            | Event::Attention(_)
+            | Event::Signal(_) => {}
         }
     }
 

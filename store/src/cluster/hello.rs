@@ -16,6 +16,9 @@ use crate::model::ids::{IdError, NodeId, NodeName};
 pub const VERSIONS: (u16, u16) = (1, 2);
 /// From this version on a node tells what passes in tables ([`crate::replica::message::Message::News`]).
 pub const NEWS: u16 = 2;
+/// The version from which on nodes know rooms. Blocks cannot be held back from an older node, since their numbers have no
+/// gaps: none is made while one is linked, and none is linked where there are any.
+pub const KNOW_ROOMS: u16 = 2;
 /// Longest text of a hello (an address, a zone), in bytes; a node that says more is refused.
 pub const MAX_TEXT_BYTES: usize = 512;
 /// Longest reason of a refusal that is passed on, in characters; the rest is cut off.
@@ -112,6 +115,18 @@ impl Refusal {
                 "the name {name} belongs to the live node {holder} at {address}, so node {node} at {} cannot have it: \
                  start that one with another --name, or stop the one that has it",
                 theirs.peer
+            ),
+        )
+    }
+
+    /// `theirs` would not understand what `mine` holds.
+    pub fn older(mine: &Hello, theirs: &Hello) -> Self {
+        Self::new(
+            Cause::Version,
+            format!(
+                "node {} holds rooms, which node {} does not know (it speaks versions {} to {} on links, rooms need {KNOW_ROOMS}): \
+                 upgrade node {}",
+                mine.name, theirs.name, theirs.versions.0, theirs.versions.1, theirs.name
             ),
         )
     }

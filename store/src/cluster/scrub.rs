@@ -1,22 +1,29 @@
 //! The scrub: replicas whose version vectors are equal compare hashes of their rings, a few series at a time. Where
 //! these differ each joins the other's ring, which is always safe. It is counted, and is a defect unless a change of
-//! `keep` or a clear explains it.
+//! `keep` or a clear explains it. Behind the series come the rooms, in the registry's partition.
 //!
-//! Bounds: [`SERIES`] series in a message; rings travel in pieces of about [`PIECE_BYTES`].
+//! Bounds: [`SERIES`] series in a message, or [`ROOMS`] rooms; rings travel in pieces of about [`PIECE_BYTES`].
 
 use bytes::Bytes;
 
 use crate::disk::checkpoint::{descriptor, series_record};
 use crate::disk::chunks::{self, CHUNK_SAMPLES};
-use crate::disk::recover::series_names;
+use crate::disk::recover::{descriptor_operations, series_names};
 use crate::disk::tables::series_key;
 use crate::handle::Store;
-use crate::model::ids::{Partition, SeriesId};
+use crate::model::ids::{Partition, RoomId, SeriesId};
+use crate::model::room::{number, of_number};
+use crate::registry::Operation;
+use crate::registry::rooms::Rooms;
+use crate::replica::frame::REGISTRY;
 use crate::replica::message::{Message, Piece};
+use crate::replica::state::Replica;
 use crate::series::{Series, State};
 
 /// Series compared at a time.
 const SERIES: usize = 64;
+/// Rooms compared at a time.
+const ROOMS: usize = 1024;
 /// Size from which a piece of rings is sent.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -38,14 +45,13 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// Hashes of the next few series; `None` at the end of a round, or while samples are on their way.
+    /// Hashes of the next few series, or rooms; `None` at the end of a round, or while samples are on their way.
     pub(crate) fn next(&mut self, store: &Store) -> Option<Message> {
         let key = |series: &Series| (series.partition(), series.id());
         let mut series = store.memory().all();
         series.retain(|series| self.after.is_none_or(|after| key(series) > after));
         let Some(partition) = series.iter().map(Series::partition).min() else {
-            self.after = None;
-            return None;
+            return self.rooms(store);
         };
         series.retain(|series| series.partition() == partition);
         series.sort_unstable_by_key(Series::id);
@@ -62,6 +68,26 @@ impl Round {
         drop(replica);
         (!series.is_empty()).then_some(Message::Scrub { partition, version, series })
     }
+
+    fn rooms(&mut self, store: &Store) -> Option<Message> {
+        let after = self.after.take().filter(|after| after.0 == REGISTRY);
+        let after = after.and_then(|after| of_number(u128::from_be_bytes(after.1.0)));
+        let replica = store.shared().replica.lock();
+        let version = settled(store, &replica)?;
+        let hashes = store.memory().rooms.read().hashes(after.as_ref(), ROOMS);
+        let numbered = hashes.into_iter().filter_map(|(room, hash)| Some((number(&room)?, hash)));
+        let series: Vec<_> = numbered.collect();
+        let last = series.last().map(|last| SeriesId(last.0.to_be_bytes()))?;
+        self.after = Some((REGISTRY, last));
+        Some(Message::Scrub { partition: REGISTRY, version, series })
+    }
+}
+
+/// The version of the registry, when all that is held of it is durable.
+fn settled(store: &Store, replica: &Replica) -> Option<u64> {
+    let version = replica.held().hash(REGISTRY);
+    let operates = store.shared().group.operates();
+    (version == replica.durable().hash(REGISTRY) && !operates).then_some(version)
 }
 
 /// A hash of what readers get from the ring, and of what it keeps out; `None` while samples of it wait for a frame.
@@ -99,6 +125,9 @@ fn hash(state: &State) -> Option<u64> {
 
 /// Holds a peer's hashes against the rings here, if the partition stands at the same version.
 pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs: &[(u128, u64)]) -> Found {
+    if partition == REGISTRY {
+        return compare_rooms(store, version, theirs);
+    }
     let mut found = Found::default();
     let mut differ = Vec::new();
     {
@@ -129,9 +158,41 @@ pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs:
     found
 }
 
-/// The rings of some series. With `answer` the peer sends its own back.
+fn compare_rooms(store: &Store, version: u64, theirs: &[(u128, u64)]) -> Found {
+    let mut found = Found::default();
+    let replica = store.shared().replica.lock();
+    if settled(store, &replica) != Some(version) {
+        return found;
+    }
+    let rooms = store.memory().rooms.read();
+    for (id, theirs) in theirs {
+        match of_number(*id).and_then(|room| Some((rooms.hash(&room)?, room))) {
+            Some((ours, _)) if ours == *theirs => {}
+            Some((_, room)) => found.pieces.extend(room_piece(&rooms, &room, true)),
+            None => found.unknown.push(*id),
+        }
+        found.compared += 1;
+    }
+    if !found.pieces.is_empty() {
+        tracing::warn!(rooms = found.pieces.len(), "rooms differ at equal versions; they are joined");
+    }
+    found
+}
+
+fn room_piece(rooms: &Rooms, room: &RoomId, answer: bool) -> Option<Message> {
+    let descriptors = vec![rooms.record(room)?.into()];
+    Some(Message::Piece(Piece { descriptors, answer, ..Piece::default() }))
+}
+
+/// The rings of some series, or some rooms. With `answer` the peer sends its own back.
 pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message> {
     let mut pieces = Vec::new();
+    {
+        let rooms = store.memory().rooms.read();
+        // Numbers of rooms are below 2^80, where no series is found but by a chance of 2^-48.
+        let asked = series.iter().filter_map(|id| of_number(*id));
+        pieces.extend(asked.filter_map(|room| room_piece(&rooms, &room, answer)));
+    }
     for series in series.iter().filter_map(|id| store.memory().by_id(SeriesId(id.to_be_bytes()))) {
         // Rings of unequal `keep` do not become equal: what is said of the sensor goes with them.
         let all = store.memory().of(series.sensor());
@@ -160,10 +221,16 @@ pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message
     pieces
 }
 
-/// The series that a piece names.
+/// The series and rooms that a piece names.
 pub(crate) fn series_of(piece: &Piece) -> Vec<u128> {
     let names = piece.series.iter().filter_map(|record| series_names(record).ok());
-    names.map(|(sensor, attribute, _)| series_key(SeriesId::of(&sensor, &attribute))).collect()
+    let series = names.map(|(sensor, attribute, _)| series_key(SeriesId::of(&sensor, &attribute)));
+    let said = piece.descriptors.iter().filter_map(|record| descriptor_operations(record).ok()).flatten();
+    let rooms = said.filter_map(|operation| match operation {
+        Operation::Room(operation) => number(&operation.room),
+        Operation::Sensor(_) => None,
+    });
+    series.chain(rooms).collect()
 }
 
 #[cfg(test)]

@@ -15,11 +15,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunks::{self, CHUNK_SAMPLES, Span};
 use super::commit::{Errand, Shared};
-use super::tables::{chunk_key, series_key};
+use super::tables::{chunk_key, room_key, series_key};
 use crate::codec::{put_text, seal};
 use crate::memory::Memory;
-use crate::model::ids::SensorId;
-use crate::registry::{AttributeDescription, Description, Operation};
+use crate::model::ids::{RoomId, SensorId};
+use crate::registry::{AttributeDescription, Description, SensorOperation};
 use crate::replica::message::Coverage;
 use crate::series::{Sensor, Series};
 
@@ -85,6 +85,15 @@ impl Checkpointer {
         for (sensor, series) in self.memory.everything() {
             save(&sensor, &series, &mut errand);
         }
+        while let Some((room, record)) = self.next_room() {
+            match record {
+                Some(record) => errand.descriptors.push((room_key(&room), record)),
+                None => errand.descriptors_gone.push(room_key(&room)),
+            }
+            if errand.bytes() >= SLICE_BYTES {
+                self.send(std::mem::take(&mut errand))?;
+            }
+        }
         let old: Vec<_> = {
             let log = self.shared.log.lock();
             log.frames.iter().map(|frame| frame.0).take_while(|key| key.0 < open).collect()
@@ -95,6 +104,10 @@ impl Checkpointer {
             self.send(Errand { trim: slice.to_vec(), ..Errand::default() })?;
         }
         Ok(())
+    }
+
+    fn next_room(&self) -> Option<(RoomId, Option<Vec<u8>>)> {
+        self.memory.rooms.write().next_unsaved()
     }
 
     /// Hands an errand over and waits until it is committed.
@@ -220,7 +233,7 @@ pub(crate) fn descriptor(sensor: &Sensor, series: &[Series]) -> Option<Vec<u8>> 
     operations.sort_by_key(|operation| operation.0);
     let mut record = Vec::new();
     for (stamp, description) in operations {
-        Operation { sensor: SensorId::clone(&sensor.id), stamp, description }.encode(&mut record);
+        SensorOperation { sensor: SensorId::clone(&sensor.id), stamp, description }.encode(&mut record);
     }
     seal(&mut record);
     Some(record)

@@ -36,6 +36,7 @@ pub(crate) struct Errand {
     pub chunks: Vec<(ChunkKey, Vec<u8>)>,
     pub series: Vec<(u128, Vec<u8>)>,
     pub descriptors: Vec<(String, Vec<u8>)>,
+    pub descriptors_gone: Vec<String>,
     /// Write the version vector: the log is about to be trimmed, or a snapshot counts from here on.
     pub versions: Option<Coverage>,
     pub trim: Vec<LogKey>,
@@ -44,7 +45,8 @@ pub(crate) struct Errand {
 impl Errand {
     /// Bytes that it adds to the transaction.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.1.len()).sum()
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.1.len()).sum();
+        chunks + self.descriptors.iter().map(|descriptor| descriptor.1.len()).sum::<usize>()
     }
 }
 
@@ -270,8 +272,11 @@ impl Committer {
                 table.insert(key, record.as_slice())?;
             }
         }
-        if !errand.descriptors.is_empty() {
+        if !errand.descriptors.is_empty() || !errand.descriptors_gone.is_empty() {
             let mut table = transaction.open_table(DESCRIPTORS)?;
+            for key in &errand.descriptors_gone {
+                table.remove(key.as_str())?;
+            }
             for (key, record) in &errand.descriptors {
                 table.insert(key.as_str(), record.as_slice())?;
             }
@@ -316,14 +321,16 @@ pub(crate) fn initialise(database: &Database) -> Result<NodeId, redb::Error> {
     Ok(node)
 }
 
-/// Rewrites a file of the format before: its log gets commit numbers. All of it in one transaction, so that a file is
-/// of one format or the other.
-pub(crate) fn upgrade(database: &Database) -> Result<(), redb::Error> {
+/// Rewrites a file of a format before: the log of format 1 gets commit numbers. All of it in one transaction, so that a
+/// file is of one format or the other.
+pub(crate) fn upgrade(database: &Database, found: u64) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut frames = transaction.open_table(LOG)?;
-        for (entry, commit) in transaction.open_table(LOG_BEFORE)?.iter()?.zip(1..) {
-            frames.insert((commit, OWN), entry?.1.value())?;
+        if found == 1 {
+            for (entry, commit) in transaction.open_table(LOG_BEFORE)?.iter()?.zip(1..) {
+                frames.insert((commit, OWN), entry?.1.value())?;
+            }
         }
         transaction.open_table(META)?.insert("format", FORMAT)?;
     }

@@ -18,7 +18,7 @@ use super::backend::{Counted, Traffic};
 use super::chunks::{self, Span};
 use super::commit::{LogIndex, initialise, upgrade};
 use super::tables::{
-    CHUNKS, DESCRIPTORS, FILE, FORMAT, FORMAT_BEFORE, LOG, META, OWN, SERIES, VERSIONS, is_whole,
+    CHUNKS, DESCRIPTORS, FILE, FORMAT, FORMATS_BEFORE, LOG, META, OWN, SERIES, VERSIONS, is_whole,
 };
 use crate::codec::{Malformed, Reader, unseal};
 use crate::config::Config;
@@ -184,9 +184,9 @@ impl Loader<'_> {
             value.map(|value| value.value()).ok_or_else(|| self.damaged(format!("table meta has no {key}")))
         };
         let found = get("format")?;
-        if found == FORMAT_BEFORE {
-            tracing::info!("the data file is of format {found}; it is rewritten as format {FORMAT}");
-            upgrade(self.database).map_err(|error| self.database_error(error))?;
+        if FORMATS_BEFORE.contains(&found) {
+            tracing::info!("the data file is of format {found}; from here on it is of format {FORMAT}");
+            upgrade(self.database, found).map_err(|error| self.database_error(error))?;
         } else if found != FORMAT {
             return Err(OpenError::Format { path: self.path.to_owned(), found, expected: FORMAT });
         }
@@ -253,8 +253,9 @@ impl Loader<'_> {
     }
 
     /// Nothing was counted yet that a clear could take from this run.
-    fn describe(&self, operation: &Operation) {
-        describe::apply(self.memory, self.config, operation, 0);
+    fn operate(&self, operation: Operation) {
+        // Nobody follows the feed yet.
+        let _ = describe::operate(self.memory, self.config, operation, 0);
     }
 
     fn descriptors(&self, transaction: &ReadTransaction) -> Result<(), OpenError> {
@@ -263,8 +264,9 @@ impl Loader<'_> {
             let (key, record) = entry.map_err(|error| self.database_error(error))?;
             let operations = descriptor_operations(record.value());
             let operations = operations.map_err(|error| self.record("descriptors", key.value(), &error))?;
-            operations.iter().for_each(|operation| self.describe(operation));
+            operations.into_iter().for_each(|operation| self.operate(operation));
         }
+        self.memory.rooms.write().set_saved();
         Ok(())
     }
 
@@ -279,7 +281,7 @@ impl Loader<'_> {
                 .map_err(|error| self.record("log", key.value(), &error))?;
             for block in frame.blocks {
                 if let Body::Registry(operations) = block.body {
-                    operations.iter().for_each(|operation| self.describe(operation));
+                    operations.into_iter().for_each(|operation| self.operate(operation));
                 }
             }
         }
@@ -362,9 +364,9 @@ impl Loader<'_> {
         }
         versions.advance(block.partition, origin, block.number);
         match block.body {
-            Body::Registry(operations) => operations.iter().for_each(|operation| {
-                *stamp = operation.stamp.time.max(*stamp);
-                self.describe(operation);
+            Body::Registry(operations) => operations.into_iter().for_each(|operation| {
+                *stamp = operation.stamp().time.max(*stamp);
+                self.operate(operation);
             }),
             Body::Samples { names, runs } => {
                 for name in names {

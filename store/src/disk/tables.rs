@@ -4,12 +4,13 @@
 
 use redb::TableDefinition;
 
-use crate::model::ids::{Partition, SeriesId};
+use crate::model::ids::{Partition, RoomId, SeriesId};
 
 /// The format that this program writes and reads.
-pub(crate) const FORMAT: u64 = 2;
-/// The format before: its log is keyed by (origin's node, origin's start, frame number), and holds own frames only.
-pub(crate) const FORMAT_BEFORE: u64 = 1;
+pub(crate) const FORMAT: u64 = 3;
+/// The formats before, which are rewritten. In 1 the log is keyed by (origin's node, origin's start, frame number), and
+/// holds own frames only. In 2 there are no rooms: a program that wrote it would not understand them.
+pub(crate) const FORMATS_BEFORE: [u64; 2] = [1, 2];
 /// Name of the file in the data directory.
 pub(crate) const FILE: &str = "sensorium.redb";
 
@@ -18,13 +19,13 @@ pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::ne
 /// (commit, place) → frame. An own frame has the number of its commit and stands first; behind it stand the frames of
 /// others that were taken since the commit before.
 pub(crate) const LOG: TableDefinition<'static, LogKey, &[u8]> = TableDefinition::new("frames");
-/// The log of [`FORMAT_BEFORE`].
+/// The log of format 1.
 pub(crate) const LOG_BEFORE: TableDefinition<'static, (u64, u64, u64), &[u8]> = TableDefinition::new("log");
 /// (partition, series, first time) → chunk.
 pub(crate) const CHUNKS: TableDefinition<'static, ChunkKey, &[u8]> = TableDefinition::new("chunks");
 /// Series → names and kind.
 pub(crate) const SERIES: TableDefinition<'static, u128, &[u8]> = TableDefinition::new("series");
-/// Sensor → registry operations that make its descriptor.
+/// Sensor, or [`room_key`] → registry operations that make its descriptor, or the room.
 pub(crate) const DESCRIPTORS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("descriptors");
 /// (partition, origin's node, origin's start) → last block of the trimmed part of the log. What the log still holds
 /// comes on top, so that a commit need not touch this table. Partition 1025 stands for the origin's frames themselves.
@@ -45,6 +46,11 @@ pub(crate) const fn place(index: u32, whole: bool) -> u32 {
 /// Whether a place is that of a whole frame.
 pub(crate) fn is_whole(place: u32) -> bool {
     place % 2 == 1
+}
+
+/// The key of a room among the descriptors: no sensor can be called so.
+pub(crate) fn room_key(room: &RoomId) -> String {
+    format!("room/{room}")
 }
 
 pub(crate) fn series_key(series: SeriesId) -> u128 {

@@ -70,7 +70,7 @@ pub enum Body {
         /// The samples.
         runs: Vec<Run>,
     },
-    /// Changes of descriptors.
+    /// Changes of descriptors and rooms.
     Registry(Vec<Operation>),
 }
 

@@ -10,6 +10,8 @@ use crate::clock::Stamp;
 use crate::model::ids::{NodeId, Origin};
 use crate::model::time::SampleTime;
 use crate::model::value::{ValueRef, Values};
+use crate::registry::Operation;
+use crate::registry::rooms::Rooms;
 use crate::replica::frame::{Body, Frame, Run};
 use crate::replica::version::{FRAMES, Offer, VersionVector};
 use crate::ring::{Ring, Samples, Stamps};
@@ -47,6 +49,7 @@ pub(super) struct Transaction {
     pub chunks: Vec<(usize, Column)>,
     pub series: BTreeSet<usize>,
     pub said: Said,
+    pub rooms: Option<Rooms>,
     /// The end of a checkpoint: what is durable with it, and the first commit whose frames stay.
     pub versions: Option<(VersionVector, u64)>,
 }
@@ -60,6 +63,7 @@ pub(super) struct Disk {
     pub versions: VersionVector,
     pub series: BTreeSet<usize>,
     pub said: Said,
+    pub rooms: Rooms,
     pub chunks: BTreeMap<usize, Column>,
     /// The last commit.
     pub commit: u64,
@@ -71,8 +75,16 @@ pub(super) struct Recovered {
     pub versions: VersionVector,
     pub rings: Vec<Ring>,
     pub said: Said,
+    pub rooms: Rooms,
     pub series: BTreeSet<usize>,
     pub stamp: u64,
+}
+
+/// What a disk would answer.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub rings: Vec<Ring>,
+    pub rooms: Rooms,
 }
 
 impl Disk {
@@ -83,13 +95,14 @@ impl Disk {
             versions: VersionVector::default(),
             series: BTreeSet::new(),
             said: Said::default(),
+            rooms: Rooms::default(),
             chunks: BTreeMap::new(),
             commit: 0,
         }
     }
 
     pub(super) fn apply(&mut self, transaction: Transaction) {
-        let Transaction { number, own, taken, chunks, series, said, versions } = transaction;
+        let Transaction { number, own, taken, chunks, series, said, rooms, versions } = transaction;
         self.commit = number;
         if let Some(own) = own {
             self.log.insert((number, 0), (true, own));
@@ -100,6 +113,9 @@ impl Disk {
         self.chunks.extend(chunks);
         self.series.extend(series);
         self.said.extend(said);
+        if let Some(rooms) = rooms {
+            self.rooms = rooms;
+        }
         if let Some((versions, first)) = versions {
             for (partition, origin, last) in versions.iter() {
                 self.versions.advance(partition, origin, last);
@@ -129,15 +145,18 @@ impl Disk {
 
     /// What a node finds at its start. Bounds and clears of rings come before samples.
     pub(super) fn recover(&self, plan: &Plan) -> Result<Recovered, String> {
-        let (mut said, mut series) = (self.said.clone(), self.series.clone());
+        let (mut said, mut series, mut rooms) = (self.said.clone(), self.series.clone(), self.rooms.clone());
         let mut stamp = said.highest_stamp();
         let frames = self.log.values().map(|(_, record)| decode(record)).collect::<Result<Vec<_>, _>>()?;
         for frame in &frames {
             for block in &frame.blocks {
                 match &block.body {
                     Body::Registry(operations) => operations.iter().for_each(|operation| {
-                        stamp = operation.stamp.time.max(stamp);
-                        said.hear(plan, operation);
+                        stamp = operation.stamp().time.max(stamp);
+                        match operation {
+                            Operation::Sensor(operation) => said.hear(plan, operation),
+                            Operation::Room(operation) => rooms.apply(operation.clone()),
+                        };
                     }),
                     Body::Samples { names, .. } => series
                         .extend(names.iter().filter_map(|name| plan.by_name(&name.sensor, &name.attribute))),
@@ -164,7 +183,7 @@ impl Disk {
             }
         }
         let stamp = rings.iter().map(Ring::highest_stamp).fold(stamp, u64::max);
-        Ok(Recovered { versions: self.durable()?, rings, said, series, stamp })
+        Ok(Recovered { versions: self.durable()?, rings, said, rooms, series, stamp })
     }
 
     /// The frames of an origin, in order.

@@ -1,6 +1,6 @@
 //! The simulation: 3 to 7 replicas on virtual time, with every fault that a seed can think of.
 //!
-//! Real are the replication machine, frames, rings, version vectors and registry operations; modelled are disks
+//! Real are the replication machine, frames, rings, rooms, version vectors and registry operations; modelled are disks
 //! (`disk`), the store around the machine (`node`, `said`), network, membership and clients (`world`), and the judge
 //! (`witness`). A seed repeats a run exactly. At the end of each run, when all is healed, equal vectors must answer
 //! alike and everything that was acknowledged must be on every node.
@@ -13,6 +13,7 @@ mod faults;
 mod network;
 mod node;
 mod plan;
+mod rooms;
 mod said;
 mod scrub;
 mod witness;
@@ -47,6 +48,8 @@ pub enum Rule {
     ClearLasts,
     /// A clear's stamp is above all that its node holds; broken: it is what the node's clock shows.
     ClearAboveAll,
+    /// A room that was deleted stays deleted; broken: it is forgotten, and comes back with what comes late.
+    DeletionLasts,
 }
 
 /// What there was, by kind.
@@ -55,7 +58,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Everything that must happen in a good number of runs.
-    pub const KINDS: [&'static str; 37] = [
+    pub const KINDS: [&'static str; 41] = [
         "samples sent",
         "samples sent again",
         "samples late",
@@ -91,7 +94,11 @@ impl Counts {
         "clears acknowledged",
         "samples cleared",
         "samples that came after their clear",
+        "room changes",
+        "room changes acknowledged",
+        "rooms deleted",
         "rings compared",
+        "rooms compared",
         "scrub merges",
     ];
 

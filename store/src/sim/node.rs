@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::Rule;
-use super::disk::{Column, Disk, Transaction, column, decode, samples};
+use super::disk::{Answer, Column, Disk, Transaction, column, decode, samples};
 use super::plan::Plan;
 use super::said::{Said, raise};
 use super::witness::Ack;
@@ -16,9 +16,13 @@ use crate::config::Policy;
 use crate::disk::chunks;
 use crate::disk::recover::{descriptor_operations, series_names};
 use crate::model::ids::{NodeId, Origin, Partition, SensorId, SeriesId};
+use crate::model::room::of_number;
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, ValueRef, Values};
-use crate::registry::Operation;
+use crate::registry::request::{Asked, RoomError};
+use crate::registry::room::RoomOperation;
+use crate::registry::rooms::Rooms;
+use crate::registry::{Operation, SensorOperation};
 use crate::replica::frame::{Block, Body, FrameWriter, REGISTRY, Run as Samples, RunWriter, reduce};
 use crate::replica::message::{Coverage, Message, Piece};
 use crate::replica::state::{Effect, Replica, Taken};
@@ -47,6 +51,8 @@ pub(super) enum Promise {
     Sample(usize, Ack),
     /// The clear of this number, heard at this time.
     Clear(usize, u64),
+    /// The change of a room of this number, heard at this time.
+    Room(usize, u64),
 }
 
 /// A checkpoint that is being written.
@@ -75,6 +81,7 @@ pub(super) struct Run {
     pub replica: Replica,
     pub rings: Vec<Ring>,
     pub said: Said,
+    pub rooms: Rooms,
     pub series: BTreeSet<usize>,
     named: BTreeSet<usize>,
     open: BTreeMap<usize, Open>,
@@ -112,6 +119,7 @@ impl Run {
         if broken == Some(Rule::ClearLasts) {
             found.rings.iter_mut().for_each(forget_clear);
         }
+        found.rooms.forgetful = broken == Some(Rule::DeletionLasts);
         let origin = Origin { node: disk.node, start };
         let Policy { ack_copies, min_copies } = plan.policy;
         let mut replica = Replica::new(origin, Policy { ack_copies, min_copies }, found.versions, true);
@@ -122,6 +130,7 @@ impl Run {
             replica,
             rings: found.rings,
             said: found.said,
+            rooms: found.rooms,
             series: found.series,
             named: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -165,7 +174,7 @@ impl Run {
         let stamp = Stamp { time: self.clock, author: author(self.origin) };
         let operation = raise(plan, topic, keep, stamp);
         self.apply(plan, &operation);
-        self.operations.push(operation);
+        self.operations.push(operation.into());
     }
 
     /// Clears a sensor, with a stamp above all that is held of it, and returns the stamp.
@@ -175,13 +184,39 @@ impl Run {
         let held = held.max().unwrap_or(0).max(self.said.of(plan, sensor).highest_stamp());
         let above = if self.broken == Some(Rule::ClearAboveAll) { 0 } else { held.max(self.clock) + 1 };
         let stamp = Stamp { time: now.max(above), author: author(self.origin) };
-        let operation = Operation::clear(sensor.clone(), stamp);
+        let operation = SensorOperation::clear(sensor.clone(), stamp);
         self.apply(plan, &operation);
-        self.operations.push(operation);
+        self.operations.push(operation.into());
         stamp
     }
 
-    fn apply(&mut self, plan: &Plan, operation: &Operation) {
+    /// Does to rooms what is asked, if it may be.
+    pub(super) fn change_rooms(
+        &mut self,
+        now: u64,
+        judge: impl FnOnce(&Rooms, Asked) -> Result<Vec<RoomOperation>, RoomError>,
+    ) -> Result<Vec<RoomOperation>, RoomError> {
+        self.clock = now.max(self.clock + 1);
+        let stamp = Stamp { time: self.clock, author: author(self.origin) };
+        let operations = judge(&self.rooms, Asked { origin: self.origin, stamp })?;
+        for operation in &operations {
+            self.rooms.apply(operation.clone());
+            self.operations.push(operation.clone().into());
+        }
+        Ok(operations)
+    }
+
+    fn operate(&mut self, plan: &Plan, operation: &Operation) {
+        self.clock = operation.stamp().time.max(self.clock);
+        match operation {
+            Operation::Sensor(operation) => self.apply(plan, operation),
+            Operation::Room(operation) => {
+                self.rooms.apply(operation.clone());
+            }
+        }
+    }
+
+    fn apply(&mut self, plan: &Plan, operation: &SensorOperation) {
         if !self.said.hear(plan, operation) {
             return;
         }
@@ -223,10 +258,7 @@ impl Run {
         for block in blocks {
             match &block.body {
                 Body::Registry(operations) => {
-                    for operation in operations {
-                        self.clock = operation.stamp.time.max(self.clock);
-                        self.apply(plan, operation);
-                    }
+                    operations.iter().for_each(|operation| self.operate(plan, operation));
                 }
                 Body::Samples { names, runs } => {
                     let known = names.iter().filter_map(|name| plan.by_name(&name.sensor, &name.attribute));
@@ -252,9 +284,8 @@ impl Run {
             self.series.extend(plan.by_name(&sensor, &attribute));
         }
         for record in &piece.descriptors {
-            for operation in descriptor_operations(record).map_err(unreadable)? {
-                self.apply(plan, &operation);
-            }
+            let operations = descriptor_operations(record).map_err(unreadable)?;
+            operations.iter().for_each(|operation| self.operate(plan, operation));
         }
         for (id, record) in &piece.chunks {
             let (samples, stamps) = chunks::decode(record).map_err(unreadable)?;
@@ -281,6 +312,11 @@ impl Run {
     /// Whether memory holds what no frame has yet.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty() || !self.operations.is_empty()
+    }
+
+    /// What it would answer.
+    pub(super) fn answer(&self) -> Answer {
+        Answer { rings: self.rings.clone(), rooms: self.rooms.clone() }
     }
 
     /// Whether nothing is on its way to the disk.
@@ -418,6 +454,7 @@ impl Run {
         }
         let Checkpoint { first, coverage, .. } = self.checkpoint.take()?;
         transaction.said.clone_from(&self.said);
+        transaction.rooms = Some(self.rooms.clone());
         let mut versions = self.replica.durable().clone();
         let covered = coverage.iter().flat_map(Coverage::marks);
         for (partition, origin, last) in marks.iter().copied().chain(covered) {
@@ -516,6 +553,9 @@ impl Run {
             .extend(disk.series.iter().copied().filter(topics).map(|topic| names_record(plan, topic)));
         // What is said of the sensors goes first, though it is of another partition.
         names.descriptors.extend(disk.said.records(plan));
+        if asked.contains(&REGISTRY) {
+            names.descriptors.extend(room_records(&disk.rooms));
+        }
         let frames = disk.log.values();
         let registry = frames.filter_map(|(_, record)| reduce(record, |partition, _| partition == REGISTRY));
         names.frames.extend(registry.map(Bytes::from));
@@ -590,8 +630,14 @@ impl Run {
             all.series.push(names_record(plan, topic));
             all.descriptors.extend(self.said.of(plan, &plan.topics[topic].name.sensor).records(plan));
         }
+        let rooms = series.iter().filter_map(|id| of_number(*id));
+        all.descriptors.extend(rooms.filter_map(|room| self.rooms.record(&room)).map(Bytes::from));
         all
     }
+}
+
+fn room_records(rooms: &Rooms) -> Vec<Bytes> {
+    rooms.known().filter_map(|room| rooms.record(room)).map(Bytes::from).collect()
 }
 
 /// Makes a ring one that was never cleared.

@@ -49,6 +49,8 @@ pub(super) struct Plan {
     pub end: u64,
     /// Operators clear sensors. Where they do not, rings differ at equal vectors for fewer reasons.
     pub clears: bool,
+    /// Operators change rooms. Where they do not, fewer commits come between the rarer faults.
+    pub rooms: bool,
 }
 
 impl Plan {
@@ -80,6 +82,7 @@ impl Plan {
             calm: dice.between(200, 1200) * MS,
             end: dice.between(8, 20) * SECOND,
             clears: dice.chance(500),
+            rooms: false,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::clock::Stamp;
 use crate::codec::seal;
 use crate::model::ids::SensorId;
 use crate::model::value::Shape;
-use crate::registry::{AttributeDescription, Description, Keeps, Operation};
+use crate::registry::{AttributeDescription, Description, Keeps, SensorOperation};
 use crate::ring::Ring;
 
 /// By series, and by sensor. What is not newer than a sensor's clear is not held.
@@ -21,8 +21,8 @@ pub(super) struct Said {
 
 impl Said {
     /// Takes an operation; true unless it is void.
-    pub(super) fn hear(&mut self, plan: &Plan, operation: &Operation) -> bool {
-        let Operation { sensor, stamp, description } = operation;
+    pub(super) fn hear(&mut self, plan: &Plan, operation: &SensorOperation) -> bool {
+        let SensorOperation { sensor, stamp, description } = operation;
         if self.cleared(sensor).is_some_and(|cleared| *stamp <= cleared) {
             return false;
         }
@@ -88,7 +88,7 @@ impl Said {
     fn record(&self, plan: &Plan, sensor: &SensorId) -> Option<Bytes> {
         let mut record = Vec::new();
         if let Some(cleared) = self.cleared(sensor) {
-            Operation::clear(sensor.clone(), cleared).encode(&mut record);
+            SensorOperation::clear(sensor.clone(), cleared).encode(&mut record);
         }
         for topic in plan.of(sensor) {
             for (stamp, keep) in self.keeps.get(&topic).into_iter().flat_map(Keeps::iter) {
@@ -104,9 +104,9 @@ impl Said {
 }
 
 /// The operation that raises the bound of a ring.
-pub(super) fn raise(plan: &Plan, topic: usize, keep: usize, stamp: Stamp) -> Operation {
+pub(super) fn raise(plan: &Plan, topic: usize, keep: usize, stamp: Stamp) -> SensorOperation {
     let name = &plan.topics[topic].name;
     let description = AttributeDescription { keep: Some(keep), ..AttributeDescription::default() };
     let description = Description { name: None, attributes: vec![(name.attribute.clone(), description)] };
-    Operation { sensor: name.sensor.clone(), stamp, description }
+    SensorOperation { sensor: name.sensor.clone(), stamp, description }
 }

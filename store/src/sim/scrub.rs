@@ -1,9 +1,12 @@
-//! Scrubs: nodes whose vectors are equal compare their rings. A difference that neither a change of `keep`, nor a
+//! Scrubs: nodes whose vectors are equal compare their rings and rooms. A difference that neither a change of `keep`, nor a
 //! clear, nor a snapshot that broke off explains is a defect.
 
 use super::world::{Node, World};
-use crate::disk::recover::series_names;
+use crate::disk::recover::{descriptor_operations, series_names};
 use crate::model::ids::{NodeId, Partition, SeriesId};
+use crate::model::room::{number, of_number};
+use crate::registry::Operation;
+use crate::replica::frame::REGISTRY;
 use crate::replica::message::{Message, Piece};
 
 impl World {
@@ -26,12 +29,19 @@ impl World {
             self.counts.add("scrubs", 1);
             self.send_to(at, to, Message::Scrub { partition, version, series });
         }
+        let Node { run: Some(run), .. } = &self.nodes[at] else { return };
+        let hashes = run.rooms.hashes(None, usize::MAX).into_iter();
+        let series: Vec<_> = hashes.filter_map(|(room, hash)| Some((number(&room)?, hash))).collect();
+        let version = run.replica.held().hash(REGISTRY);
+        if !series.is_empty() {
+            self.send_to(at, to, Message::Scrub { partition: REGISTRY, version, series });
+        }
     }
 
     /// Every pair of nodes.
     pub(super) fn scrub_all(&mut self) {
         for at in 0..self.nodes.len() {
-            for other in at + 1..self.nodes.len() {
+            for other in (0..self.nodes.len()).filter(|other| *other != at).collect::<Vec<_>>() {
                 self.scrub(at, other);
             }
         }
@@ -48,6 +58,9 @@ impl World {
         let Node { run: Some(run), .. } = &self.nodes[at] else { return };
         if run.is_open() || run.is_taking_over() || run.replica.held().hash(partition) != version {
             return;
+        }
+        if partition == REGISTRY {
+            return self.compare_room_scrub(at, from, series);
         }
         self.counts.add("rings compared", series.len() as u64);
         let mut differ = Vec::new();
@@ -70,6 +83,20 @@ impl World {
         }
     }
 
+    /// Registry operations come with every snapshot, so a node may have heard of more than its vector says: that rooms
+    /// differ at equal vectors is none of a defect.
+    fn compare_room_scrub(&mut self, at: usize, from: NodeId, theirs: &[(u128, u64)]) {
+        let Node { run: Some(run), .. } = &self.nodes[at] else { return };
+        let ours = |id: u128| of_number(id).and_then(|room| run.rooms.hash(&room));
+        let differ = theirs.iter().filter(|(id, hash)| ours(*id) != Some(*hash));
+        let differ: Vec<_> = differ.map(|(id, _)| *id).collect();
+        self.counts.add("rooms compared", theirs.len() as u64);
+        if !differ.is_empty() {
+            self.counts.add("rooms joined by scrubs", differ.len() as u64);
+            self.send_to(at, from, Message::WantRings(differ));
+        }
+    }
+
     pub(super) fn send_rings(&mut self, at: usize, to: NodeId, series: &[u128], answer: bool) {
         let Node { run: Some(run), .. } = &self.nodes[at] else { return };
         let piece = run.rings_of(&self.plan, series, answer);
@@ -82,7 +109,12 @@ impl World {
         if piece.answer {
             let names = piece.series.iter().filter_map(|record| series_names(record).ok());
             let ids = names.map(|(sensor, attribute, _)| SeriesId::of(&sensor, &attribute));
-            let series: Vec<_> = ids.map(|id| u128::from_be_bytes(id.0)).collect();
+            let mut series: Vec<_> = ids.map(|id| u128::from_be_bytes(id.0)).collect();
+            let said = piece.descriptors.iter().filter_map(|record| descriptor_operations(record).ok());
+            series.extend(said.flatten().filter_map(|operation| match operation {
+                Operation::Room(operation) => number(&operation.room),
+                Operation::Sensor(_) => None,
+            }));
             self.send_rings(at, from, &series, false);
         }
         Ok(())

@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Counts;
+use super::disk::Answer;
 use super::plan::Plan;
+use super::rooms::Askings;
 use crate::clock::Stamp;
 use crate::ring::Ring;
 
@@ -64,6 +66,7 @@ pub(super) struct Witness {
     pub samples: Vec<Sent>,
     by_time: BTreeMap<(usize, i64), usize>,
     clears: Vec<Clear>,
+    pub rooms: Askings,
     lost_disk_at: Option<u64>,
 }
 
@@ -124,29 +127,31 @@ impl Witness {
 
     /// Whether one more disk may be lost: what was taken before the last loss is on two disks again. `disks` are the
     /// rings that each disk has.
-    pub(super) fn may_lose(&self, plan: &Plan, disks: &[Vec<Ring>]) -> bool {
+    pub(super) fn may_lose(&self, plan: &Plan, disks: &[Answer]) -> bool {
         let Some(at) = self.lost_disk_at else { return true };
         let sample_twice = |sample: &Sent, ack: &Ack| {
             let clear = self.newest_clear(sample.topic);
-            disks.iter().filter(|rings| is_kept(plan, &rings[sample.topic], sample, ack, clear)).count() >= 2
+            disks.iter().filter(|disk| is_kept(plan, &disk.rings[sample.topic], sample, ack, clear)).count()
+                >= 2
         };
-        let clear_twice = |clear: &Clear| disks.iter().filter(|rings| clear.is_kept(rings)).count() >= 2;
+        let clear_twice = |clear: &Clear| disks.iter().filter(|disk| clear.is_kept(&disk.rings)).count() >= 2;
         let due = |ack: &&Ack| !ack.excused && ack.taken <= at;
         self.samples.iter().all(|sample| sample.acks.iter().filter(due).all(|ack| sample_twice(sample, ack)))
             && self.clears.iter().all(|clear| {
                 let due = !clear.excused && clear.acked.is_some_and(|(made, _)| made <= at);
                 !due || clear_twice(clear)
             })
+            && self.rooms.are_twice(at, &disks.iter().map(|disk| &disk.rooms).collect::<Vec<_>>())
     }
 
     /// A disk was lost, or set back; `disks` are the rings that each disk has now.
-    pub(super) fn lost(&mut self, plan: &Plan, disks: &[Vec<Ring>], now: u64) {
+    pub(super) fn lost(&mut self, plan: &Plan, disks: &[Answer], now: u64) {
         self.lost_disk_at = Some(now);
         for number in 0..self.samples.len() {
             let sample = &self.samples[number];
             let clear = self.newest_clear(sample.topic);
             let somewhere = |ack: &Ack, clear| {
-                disks.iter().any(|rings| is_kept(plan, &rings[sample.topic], sample, ack, clear))
+                disks.iter().any(|disk| is_kept(plan, &disk.rings[sample.topic], sample, ack, clear))
             };
             // Of two copies one may be a disk where it is too old for what is about to be cleared there.
             let excused = |ack: &Ack| !somewhere(ack, clear) && (ack.copies < 2 || somewhere(ack, None));
@@ -157,8 +162,9 @@ impl Witness {
         }
         for clear in &mut self.clears {
             let weak = clear.acked.is_some_and(|(_, copies)| copies < 2);
-            clear.excused |= weak && !disks.iter().any(|rings| clear.is_kept(rings));
+            clear.excused |= weak && !disks.iter().any(|disk| clear.is_kept(&disk.rings));
         }
+        self.rooms.lost(&disks.iter().map(|disk| &disk.rooms).collect::<Vec<_>>());
     }
 
     /// Adds what was acknowledged, and what of it was lost honestly.
@@ -169,12 +175,15 @@ impl Witness {
         counts.add("excused samples", count(|sample| sample.acks.iter().any(|ack| ack.excused)));
         let cleared = self.clears.iter().filter(|clear| clear.acked.is_some()).count();
         counts.add("clears acknowledged", cleared as u64);
+        self.rooms.figures(counts);
         counts.add("excused clears", self.clears.iter().filter(|clear| clear.excused).count() as u64);
     }
 
     /// What is missing at the end, or is there and should not be.
-    pub(super) fn judge(&self, plan: &Plan, rings: &[Ring], counts: &mut Counts) -> Result<(), String> {
+    pub(super) fn judge(&self, plan: &Plan, answer: &Answer, counts: &mut Counts) -> Result<(), String> {
+        let rings = &answer.rings;
         self.judge_rings(rings)?;
+        self.rooms.judge(&answer.rooms)?;
         for clear in self.clears.iter().filter(|clear| clear.acked.is_some() && !clear.excused) {
             if !clear.is_kept(rings) {
                 return Err(format!("{clear:?} was acknowledged and is gone"));

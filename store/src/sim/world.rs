@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::dice::Dice;
-use super::disk::{Disk, decode};
+use super::disk::{Answer, Disk, decode};
 use super::network::{Cut, Link};
 use super::node::{Promise, Run};
 use super::plan::{MS, Plan, SECOND};
@@ -13,7 +13,6 @@ use super::{Counts, Outcome, Rule};
 use crate::model::ids::{NodeId, Origin, Partition};
 use crate::replica::message::Message;
 use crate::replica::state::Effect;
-use crate::ring::Ring;
 
 /// Replicas compare vectors this often.
 const TICK: u64 = 2 * SECOND;
@@ -33,6 +32,7 @@ pub(super) enum Event {
     Resend { sample: usize, tries: u8 },
     Fault,
     Housekeeping,
+    Rooms,
     Gossip,
     Dial,
     Restart { at: usize },
@@ -108,6 +108,8 @@ pub(super) struct World {
     pub broken: Option<Rule>,
     pub plan: Plan,
     pub dice: Dice,
+    /// For rooms alone: without them a run is the same.
+    pub room_dice: Dice,
     pub now: u64,
     pub nodes: Vec<Node>,
     /// Which node an id is, or was.
@@ -140,7 +142,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, broken: Option<Rule>, traced: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan::new(&mut dice);
+        let plan = Plan { rooms: seed % 2 == 1, ..Plan::new(&mut dice) };
         let nodes = (0..plan.nodes).map(|_| Node {
             disk: Disk::new(NodeId(dice.word())),
             backup: None,
@@ -158,6 +160,7 @@ impl World {
             broken,
             plan,
             dice,
+            room_dice: Dice::new(!seed),
             now: 0,
             nodes,
             ids,
@@ -222,6 +225,9 @@ impl World {
         for event in [Event::Client, Event::Fault, Event::Housekeeping, Event::Gossip, Event::Dial] {
             self.within(100 * MS, event);
         }
+        if self.plan.rooms {
+            self.after(100 * MS, Event::Rooms);
+        }
         self.advance(self.plan.end)?;
         self.heal_all();
         let deadline = self.now + HEALED_WITHIN;
@@ -236,8 +242,9 @@ impl World {
         self.advance(self.now + SCRUBBED_WITHIN)?;
         self.converged()?;
         self.compare_rings()?;
-        let rings = self.nodes[0].run.as_ref().map(|run| run.rings.clone()).unwrap_or_default();
-        self.witness.judge(&self.plan, &rings, &mut self.counts)
+        self.compare_rooms()?;
+        let answer = self.nodes[0].run.as_ref().map(Run::answer).unwrap_or_default();
+        self.witness.judge(&self.plan, &answer, &mut self.counts)
     }
 
     fn advance(&mut self, until: u64) -> Result<(), String> {
@@ -268,6 +275,7 @@ impl World {
             Event::Resend { sample, tries } => self.resend(sample, tries),
             Event::Fault => self.fault(),
             Event::Housekeeping => self.housekeeping(),
+            Event::Rooms => self.change_room(),
             Event::Gossip => self.gossip(),
             Event::Dial => self.dial(),
             Event::Restart { at } => self.restart(at),
@@ -356,7 +364,7 @@ impl World {
     }
 
     /// What a node's clock shows, as stamps have it.
-    fn clock(&self, at: usize) -> u64 {
+    pub(super) fn clock(&self, at: usize) -> u64 {
         ((1 << 40) + self.now as i64 + self.nodes[at].skew) as u64
     }
 
@@ -375,7 +383,7 @@ impl World {
     }
 
     /// Starts a commit when there is something to commit.
-    fn nudge(&mut self, at: usize) {
+    pub(super) fn nudge(&mut self, at: usize) {
         let Some(run) = &mut self.nodes[at].run else { return };
         if run.has_work() && !run.busy {
             run.busy = true;
@@ -437,6 +445,7 @@ impl World {
             match promise {
                 Promise::Sample(number, ack) => self.witness.acknowledged(number, ack, copies),
                 Promise::Clear(number, heard) => self.witness.clear_acknowledged(number, heard, copies),
+                Promise::Room(number, made) => self.witness.rooms.acknowledged(number, made, copies),
             }
             if fewer {
                 self.counts.add("acknowledged with fewer copies", 1);
@@ -690,15 +699,16 @@ impl World {
     }
 
     /// What every disk would answer.
-    pub(super) fn disks(&mut self) -> Vec<Vec<Ring>> {
+    pub(super) fn disks(&mut self) -> Vec<Answer> {
         let mut disks = Vec::new();
         for at in 0..self.nodes.len() {
             match self.nodes[at].disk.recover(&self.plan) {
-                Ok(found) => disks.push(found.rings),
+                Ok(found) => disks.push(Answer { rings: found.rings, rooms: found.rooms }),
                 Err(what) => {
                     self.fail(format!("the disk of node {at} cannot be read: {what}"));
                     let empty = |topic| Said::default().empty_ring(&self.plan, topic);
-                    disks.push((0..self.plan.topics.len()).map(empty).collect());
+                    let rings = (0..self.plan.topics.len()).map(empty).collect();
+                    disks.push(Answer { rings, ..Answer::default() });
                 }
             }
         }
@@ -738,11 +748,14 @@ impl World {
         let disks = self.disks();
         for (at, disk) in disks.iter().enumerate() {
             let Some(run) = &self.nodes[at].run else { continue };
-            let differs = |topic: &usize| !self.unlike[*topic] && run.rings[*topic] != disk[*topic];
-            if let Some(topic) = (0..disk.len()).find(differs) {
+            let differs = |topic: &usize| !self.unlike[*topic] && run.rings[*topic] != disk.rings[*topic];
+            if let Some(topic) = (0..disk.rings.len()).find(differs) {
                 let (memory, disk) =
-                    (super::disk::column(&run.rings[topic]), super::disk::column(&disk[topic]));
+                    (super::disk::column(&run.rings[topic]), super::disk::column(&disk.rings[topic]));
                 return Err(format!("node {at}, series {topic}: memory has {memory:?}, the disk {disk:?}"));
+            }
+            if run.rooms != disk.rooms {
+                return Err(format!("node {at}: memory has {:?}, the disk {:?}", run.rooms, disk.rooms));
             }
         }
         Ok(())

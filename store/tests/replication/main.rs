@@ -8,8 +8,9 @@ use std::time::Duration;
 use store::cluster::mesh::{Cluster, PROTOCOL, Setup};
 use store::cluster::view::{NodeState, Nodes};
 use store::{
-    Attribute, AttributeDescription, Batch, Config, Copies, Description, NodeName, Policy, Query, SampleTime,
-    SensorId, Series, Shape, Store, Times, Values,
+    Attribute, AttributeDescription, Batch, Config, Copies, Description, Event, MemberWish, NewRoom,
+    NodeName, PersonId, Policy, Query, Role, RoomError, SampleTime, SensorId, Series, Shape, Store, Ticket,
+    Times, Values,
 };
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
@@ -298,4 +299,112 @@ async fn what_is_cleared_on_one_node_is_gone_on_all_and_does_not_come_back_with_
     for node in [&a, &b, &c] {
         until("all answer alike", || node.times("s") == [100, 101, 102, 103, 104]).await;
     }
+}
+
+fn lab() -> NewRoom {
+    NewRoom { name: "Lab".into(), temporary: false, sensors: vec![SensorId::new("s").unwrap()] }
+}
+
+fn ana(role: Role) -> (PersonId, MemberWish) {
+    (PersonId::new("ana").unwrap(), MemberWish { name: None, role: Some(role) })
+}
+
+async fn kept(ticket: Ticket) -> Copies {
+    timeout(WITHIN, ticket.kept()).await.expect("kept").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_made_on_one_node_is_joined_on_another_and_what_two_sides_do_merges() {
+    let a = start("a", None).await;
+    a.ready().await;
+    let b = start("b", Some(a.address)).await;
+    b.ready().await;
+    let mut feed = b.store.subscribe(10);
+    feed.follow_catalog(true);
+    let (room, ticket) = a.store.create_room(lab()).unwrap();
+    assert_eq!(kept(ticket).await, Copies(2));
+    let code = room.join_code.unwrap();
+    // It was told to be on two disks: so it is known there.
+    assert_eq!(b.store.room_by_code(code).as_ref(), Some(&room.room));
+    assert!(matches!(timeout(WITHIN, feed.next()).await.expect("told"), Event::Room(id) if id == room.room));
+    let (who, member) = ana(Role::Member);
+    assert_eq!(kept(b.store.put_member(&room.room, &who, member).unwrap()).await, Copies(2));
+    let other = b.store.create_room(NewRoom { name: "Other".into(), ..lab() }).unwrap().0.room;
+    until("a knows both", || a.store.rooms().len() == 2).await;
+    // Each alone.
+    let a = a.stop().await;
+    let id = &room.room;
+    b.store.rename_room(id, "Named by b".into()).unwrap();
+    b.store.remove_sensor(id, &SensorId::new("s").unwrap()).unwrap();
+    b.store.put_member(id, &who, ana(Role::Admin).1).unwrap();
+    b.store.rename_room(&other, "In vain".into()).unwrap();
+    kept(b.store.renew_join_code(id).unwrap().1).await;
+    let b = b.stop().await;
+    let a = start_in("a", None, a, 64 << 20).await;
+    a.ready().await;
+    a.store.rename_room(id, "Named by a".into()).unwrap();
+    a.store.add_sensor(id, &SensorId::new("s").unwrap()).unwrap();
+    a.store.remove_member(id, &who).unwrap();
+    let (renewed, _) = a.store.renew_join_code(id).unwrap();
+    kept(a.store.delete_room(&other).unwrap()).await;
+    let b = start_in("b", Some(a.address), b, 64 << 20).await;
+    b.ready().await;
+    until("both hold the same", || a.store.rooms() == b.store.rooms()).await;
+    let view = b.store.room(id.as_str()).unwrap();
+    assert_eq!((view.name.as_str(), view.join_code), ("Named by a", Some(renewed)), "the later of two");
+    assert_eq!(view.sensors.len(), 1, "what is added stays");
+    assert_eq!(view.members, [], "who is removed is out, whatever they became");
+    assert_eq!(b.store.room_by_code(code), None);
+    assert_eq!(b.store.room(other.as_str()), None, "what is deleted stays deleted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_come_to_a_new_node_by_snapshot() {
+    const LOG: u64 = 16 << 10;
+    let a = start_in("a", None, tempfile::tempdir().unwrap(), LOG).await;
+    a.ready().await;
+    let (room, _) = a.store.create_room(lab()).unwrap();
+    let (gone, _) = a.store.create_room(lab()).unwrap();
+    kept(a.store.delete_room(&gone.room).unwrap()).await;
+    for batch in 0..40 {
+        a.append("filler", batch * 250..(batch + 1) * 250).await;
+    }
+    until("the log was trimmed", || a.store.stats().log_bytes < 3 * LOG).await;
+    // In a new run none of it is in memory as frames.
+    let a = start_in("a", None, a.stop().await, LOG).await;
+    a.ready().await;
+    let (later, _) = a.store.create_room(lab()).unwrap();
+    let b = start_in("b", Some(a.address), tempfile::tempdir().unwrap(), LOG).await;
+    b.ready().await;
+    assert!(a.nodes.figures().snapshots_served > 0, "{:?}", a.nodes.figures());
+    assert_eq!(a.store.rooms(), b.store.rooms());
+    assert_eq!(b.store.room_by_code(later.join_code.unwrap()), Some(later.room));
+    // Additions go on where those of the snapshot end, on both.
+    kept(b.store.add_sensor(&room.room, &SensorId::new("t").unwrap()).unwrap()).await;
+    kept(a.store.add_sensor(&room.room, &SensorId::new("u").unwrap()).unwrap()).await;
+    until("both have all", || b.store.room(room.room.as_str()).is_some_and(|view| view.sensors.len() == 3))
+        .await;
+    let held = b.store.rooms();
+    assert_eq!(a.store.rooms(), held);
+    let b = start_in("b", None, b.stop().await, LOG).await;
+    assert_eq!(b.store.rooms(), held, "the snapshot is on its disk");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_node_never_meets_a_room() {
+    let a = start("a", None).await;
+    a.ready().await;
+    // It speaks version 1 alone, as the release before.
+    let older = Options { seed: Some(a.address), versions: (1, 1), ..Options::default() };
+    let b = start_with("b", older.clone()).await;
+    b.ready().await;
+    assert_eq!(a.append("s", 0..10).await, Copies(2), "samples are kept on both");
+    let error = a.store.create_room(lab()).unwrap_err();
+    assert_eq!(error, RoomError::OlderNode("b".into()));
+    b.stop().await;
+    until("b has left", || a.knows("b", NodeState::Left)).await;
+    kept(a.store.create_room(lab()).unwrap().1).await;
+    let b = start_with("b", older).await;
+    let reason = timeout(WITHIN, b.cluster.refused()).await.expect("it is told why");
+    assert!(reason.contains("holds rooms") && reason.contains("upgrade node b"), "{reason}");
 }

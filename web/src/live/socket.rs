@@ -276,7 +276,7 @@ impl Viewer {
                 self.socket.feed(Frame::text(described.message())).await?;
             }
             // Followed by nobody yet.
-            Event::Presence(_) | Event::Attention(_) | Event::Signal(_) => {}
+            Event::Room(_) | Event::Presence(_) | Event::Attention(_) | Event::Signal(_) => {}
         }
         Ok(())
     }

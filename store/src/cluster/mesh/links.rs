@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{ALONE_AFTER, Inner, Known};
-use crate::cluster::hello::{Cause, Hello, Refusal};
+use crate::cluster::hello::{Cause, Hello, KNOW_ROOMS, Refusal};
 use crate::cluster::link::{Keep, Link, OpenError, keep};
 use crate::cluster::peer::{End, Peer};
 use crate::cluster::view::{Happening, NodeState};
@@ -87,11 +87,14 @@ impl Inner {
         }
     }
 
-    /// A node may not have the name of another one that is alive.
+    /// A node may not have the name of another one that is alive, and must understand what this one holds.
     fn admit(&self, theirs: &Hello) -> Result<(), Refusal> {
         let ours = self.linker.hello();
         if theirs.name == ours.name {
             return Err(Refusal::name_taken(theirs, ours.node, &ours.peer));
+        }
+        if theirs.versions.1 < KNOW_ROOMS && self.store.has_rooms() {
+            return Err(Refusal::older(ours, theirs));
         }
         let peers = self.peers.lock();
         let holder = peers.iter().find(|(node, known)| {
@@ -287,6 +290,7 @@ impl Inner {
     async fn run(self: Arc<Self>, link: Link, place: Option<Place>) {
         let Some(Place { outbox, bulk, stop }) = place else { return };
         let Link { hello, version, dialled, peer, reader, writer } = link;
+        let _older = (version < KNOW_ROOMS).then(|| self.store.meet_older(&hello.name));
         self.met.store(true, Relaxed);
         self.seen(hello.node, &hello.name);
         self.nodes

@@ -1,10 +1,8 @@
-//! Descriptors of sensors: the lasting part of the registry, as operations of `crdts` registers.
+//! Descriptors of sensors, as operations of `crdts` registers.
 //!
 //! Each field is a `LWWReg` marked with a stamp, so that what two nodes set at once settles alike everywhere; `keep`
 //! is joined by max (it may only be raised), and is therefore the same whatever order the operations come in. An
 //! operation that sets nothing clears the sensor: what is older than it, said or measured, is void.
-
-use crdts::{CmRDT, LWWReg};
 
 use crate::clock::Stamp;
 use crate::codec::{Malformed, Reader, put_optional_text, put_text, put_varint};
@@ -37,10 +35,10 @@ pub struct Description {
     pub attributes: Vec<(Attribute, AttributeDescription)>,
 }
 
-/// A change of descriptors, as it stands in a block of the registry's partition. One that sets nothing was never
+/// A change of a descriptor. One that sets nothing was never
 /// written but to clear: so the record is the same in every version of the format.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
+pub struct SensorOperation {
     /// Whose.
     pub sensor: SensorId,
     /// When it was written.
@@ -81,31 +79,7 @@ impl Keeps {
     }
 }
 
-/// A register of the registry.
-pub type Register<T> = LWWReg<Option<T>, Stamp>;
-
-/// An empty register: any write is newer.
-pub fn unset<T>() -> Register<T> {
-    LWWReg { val: None, marker: Stamp { time: 0, author: 0 } }
-}
-
-/// Writes `value` where it is newer than what is held. An equal stamp with another value (two origins that share
-/// their 32 bits) is refused by `validate_op`, and the held value stays.
-pub fn write<T: Clone + PartialEq>(register: &mut Register<T>, value: T, stamp: Stamp) {
-    let operation = LWWReg { val: Some(value), marker: stamp };
-    if register.validate_op(&operation).is_ok() {
-        register.apply(operation);
-    }
-}
-
-/// Empties a register of what is not newer than `stamp`.
-pub fn void<T>(register: &mut Register<T>, stamp: Stamp) {
-    if register.marker <= stamp {
-        *register = unset();
-    }
-}
-
-impl Operation {
+impl SensorOperation {
     /// The operation that clears `sensor`.
     pub fn clear(sensor: SensorId, stamp: Stamp) -> Self {
         Self { sensor, stamp, description: Description::default() }
@@ -185,7 +159,7 @@ mod tests {
             channels: Some(vec!["mlii".into(), "v5".into()]),
             ..Default::default()
         };
-        let operation = Operation {
+        let operation = SensorOperation {
             sensor: SensorId::new("strap-7").unwrap(),
             stamp: Stamp { time: 5, author: 6 },
             description: Description {
@@ -198,21 +172,21 @@ mod tests {
         };
         let mut bytes = Vec::new();
         operation.encode(&mut bytes);
-        assert_eq!(Operation::decode(&mut Reader(&bytes)), Ok(operation));
+        assert_eq!(SensorOperation::decode(&mut Reader(&bytes)), Ok(operation));
         for cut in 0..bytes.len() {
-            assert!(Operation::decode(&mut Reader(&bytes[..cut])).is_err());
+            assert!(SensorOperation::decode(&mut Reader(&bytes[..cut])).is_err());
         }
     }
 
     #[test]
     fn a_clear_comes_back_and_is_nothing_that_was_written_before() {
-        let clear = Operation::clear(SensorId::new("strap-7").unwrap(), Stamp { time: 5, author: 6 });
+        let clear = SensorOperation::clear(SensorId::new("strap-7").unwrap(), Stamp { time: 5, author: 6 });
         let mut bytes = Vec::new();
         clear.encode(&mut bytes);
-        let back = Operation::decode(&mut Reader(&bytes)).unwrap();
+        let back = SensorOperation::decode(&mut Reader(&bytes)).unwrap();
         assert!(back == clear && back.clears());
         let named = Description { name: Some(String::new()), attributes: Vec::new() };
-        assert!(!Operation { description: named, ..clear }.clears());
+        assert!(!SensorOperation { description: named, ..clear }.clears());
     }
 
     proptest! {
@@ -250,16 +224,5 @@ mod tests {
             prop_assert_eq!(keeps.greatest(), expected);
             prop_assert!(keeps.iter().collect::<Vec<_>>().is_sorted_by(|a, b| a.0 < b.0 && a.1 > b.1));
         }
-    }
-
-    #[test]
-    fn the_later_write_stays() {
-        let mut register = unset();
-        let at = |time| Stamp { time, author: 1 };
-        write(&mut register, "b", at(2));
-        write(&mut register, "a", at(1));
-        assert_eq!(register.val, Some("b"));
-        write(&mut register, "other", at(2));
-        assert_eq!(register.val, Some("b"), "an equal stamp changes nothing");
     }
 }
