@@ -50,7 +50,7 @@ struct Ended;
 impl Checkpointer {
     /// Runs until the committer ends.
     pub(crate) fn run(self) {
-        while let Ok(job) = self.jobs.recv() {
+        while let Some(job) = self.next_job() {
             let before = self.shared.log.lock().bytes;
             let coverage = match job {
                 Job::OverBudget => Coverage::default(),
@@ -59,13 +59,26 @@ impl Checkpointer {
             if self.checkpoint(coverage.clone()).is_err() {
                 return;
             }
-            self.shared.trimming.store(false, Ordering::Relaxed);
             if coverage != Coverage::default() {
                 self.shared.replicate(|replica| replica.adopted(&coverage));
             }
             let after = self.shared.log.lock().bytes;
             tracing::debug!(before, after, "checkpoint done, log trimmed");
         }
+    }
+
+    /// The next job. What was committed during the last one may have filled the log again: then everybody waits for a
+    /// checkpoint, and no commit comes that would ask for one.
+    fn next_job(&self) -> Option<Job> {
+        if let Ok(job) = self.jobs.try_recv() {
+            return Some(job);
+        }
+        self.shared.trimming.store(false, Ordering::Relaxed);
+        let full = self.shared.log.lock().bytes >= self.shared.log_budget;
+        if full && !self.shared.trimming.swap(true, Ordering::Relaxed) {
+            return Some(Job::OverBudget);
+        }
+        self.jobs.recv().ok()
     }
 
     fn checkpoint(&self, coverage: Coverage) -> Result<(), Ended> {
