@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use store::{Attribute, Batch, DeviceGuard, SampleTime, SensorId, Series, Shape, Store, Times, Values};
 
+use crate::advisor::Ear;
 use crate::error::Refused;
 use crate::limits::MAX_PLACES;
 use crate::validate;
@@ -16,6 +17,7 @@ pub struct Intake {
     store: Store,
     places: HashMap<Box<str>, Place>,
     devices: HashMap<SensorId, DeviceGuard>,
+    ear: Option<Ear>,
     batches: Vec<Batch>,
     /// Counts the appends, so that a place knows whether its batch is still open.
     round: u64,
@@ -39,7 +41,18 @@ struct Stretch {
 impl Intake {
     /// An intake that has nothing at hand yet.
     pub fn new(store: Store) -> Self {
-        Self { store, places: HashMap::new(), devices: HashMap::new(), batches: Vec::new(), round: 1 }
+        let (places, devices) = (HashMap::new(), HashMap::new());
+        Self { store, places, devices, ear: None, batches: Vec::new(), round: 1 }
+    }
+
+    /// One whose connection is advised through `ear` on the sensors that it speaks for.
+    pub fn advised(store: Store, ear: Ear) -> Self {
+        Self { ear: Some(ear), ..Self::new(store) }
+    }
+
+    /// Through which the connection is advised.
+    pub fn ear(&self) -> Option<&Ear> {
+        self.ear.as_ref()
     }
 
     /// The store behind it.
@@ -51,6 +64,9 @@ impl Intake {
     pub fn speaks_for(&mut self, sensor: &SensorId) {
         if self.devices.len() < MAX_PLACES && !self.devices.contains_key(sensor) {
             self.devices.insert(sensor.clone(), self.store.device(sensor));
+            if let Some(ear) = &mut self.ear {
+                ear.listen(sensor);
+            }
         }
     }
 

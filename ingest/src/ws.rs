@@ -20,6 +20,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::Advice;
+use crate::advisor::{Advisor, Ear};
 use crate::error::Refused;
 use crate::intake::Intake;
 use crate::limits::{
@@ -76,15 +78,16 @@ struct Shared {
     store: Store,
     settings: Settings,
     ways: Ways,
+    advisor: Arc<Advisor>,
     stop: CancellationToken,
     connections: AtomicUsize,
 }
 
 impl WebSockets {
     /// Serves devices for `store` until `stop`.
-    pub fn new(store: Store, settings: Settings, stop: CancellationToken) -> Self {
+    pub fn new(store: Store, settings: Settings, advisor: Arc<Advisor>, stop: CancellationToken) -> Self {
         let ways = Ways::new(settings.nodes.clone());
-        Self(Arc::new(Shared { store, settings, ways, stop, connections: AtomicUsize::new(0) }))
+        Self(Arc::new(Shared { store, settings, ways, advisor, stop, connections: AtomicUsize::new(0) }))
     }
 
     /// Devices that are connected.
@@ -153,6 +156,8 @@ struct Connection {
     told: Arc<[String]>,
     /// Says when that may have changed.
     news: watch::Receiver<u64>,
+    /// What it was advised last.
+    advised: Option<Advice>,
     _counted: Counted,
 }
 
@@ -163,9 +168,10 @@ impl Connection {
             socket,
             format,
             session: Session::default(),
-            intake: Intake::new(shared.store.clone()),
+            intake: Intake::advised(shared.store.clone(), shared.advisor.ear()),
             told: shared.ways.now(),
             news: shared.ways.news(),
+            advised: None,
             shared,
             rows: Rows::default(),
             heard: Instant::now(),
@@ -209,6 +215,7 @@ impl Connection {
         tokio::select! {
             () = stop.cancelled() => Err(self.leave().await?),
             Ok(()) = self.news.changed(), if self.session.sensor().is_some() => self.tell_ways().await,
+            () = rung(self.intake.ear()), if self.session.sensor().is_some() => self.advise().await,
             () = kept => self.acknowledge().await,
             () = tokio::time::sleep_until(due) => {
                 Err(End::Close(close::NORMAL, format!("silent: nothing was heard for {silence:?}")))
@@ -238,6 +245,18 @@ impl Connection {
         }
         self.told = now;
         self.send(&FromNode::Nodes { nodes: nodes::all(&self.told) }).await
+    }
+
+    /// Tells the device how long to batch, if that has changed.
+    async fn advise(&mut self) -> Result<(), End> {
+        let advice = self.intake.ear().and_then(Ear::advice);
+        match advice {
+            Some(advice) if self.advised != Some(advice) => {
+                self.advised = Some(advice);
+                self.send(&advice.message()).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The node is going away: tells the device at once, then acknowledges what it waits for, as far as that is kept in
@@ -387,6 +406,14 @@ impl Connection {
             // Gone, or it does not read what it is told: there is no one to tell.
             Ok(Err(_)) | Err(_) => Err(End::Gone),
         }
+    }
+}
+
+/// Waits until the advice may be another one.
+async fn rung(ear: Option<&Ear>) {
+    match ear {
+        Some(ear) => ear.rung().await,
+        None => pending().await,
     }
 }
 

@@ -1,13 +1,15 @@
 //! Devices over WebSocket against a real store: what is acknowledged is kept, and bad input costs its sender alone.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use ingest::advisor::Advisor;
 use ingest::ws::{Settings, WebSockets};
 use serde_json::{Value, json};
 use store::cluster::view::{NodeState, NodeView, Nodes};
-use store::{Config, NodeId, NodeName, Query, SampleTime, Store, Values};
+use store::{Config, Level, NodeId, NodeName, Query, SampleTime, SensorId, Store, Values};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -53,7 +55,8 @@ impl Node {
         let nodes = Nodes::new(name("a"), NodeId(1), format!("http://{address}"), None);
         let mut settings = Settings::new(nodes.clone());
         change(&mut settings);
-        let sockets = WebSockets::new(store.clone(), settings, stop.clone());
+        let advisor = Advisor::start(store.clone(), Arc::default(), stop.clone());
+        let sockets = WebSockets::new(store.clone(), settings, advisor, stop.clone());
         let router = sockets.router();
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, store, sockets, nodes, stop, _dir: dir }
@@ -121,7 +124,29 @@ impl Device {
         self.socket.send(message).await.expect("it is sent");
     }
 
+    /// The next message that is no advice.
     async fn hear(&mut self) -> Value {
+        loop {
+            let said = self.hear_any().await;
+            if said["type"] != "advice" {
+                return said;
+            }
+        }
+    }
+
+    /// The level of the next advice; acknowledgements and the like are passed over.
+    async fn hear_advice(&mut self) -> String {
+        loop {
+            let said = self.hear_any().await;
+            if said["type"] == "advice" {
+                assert!(said["window_ms"].is_u64() && said["max_samples"].is_u64(), "{said}");
+                assert_eq!(said["paused"], false, "{said}");
+                return said["attention"].as_str().expect("a level").to_owned();
+            }
+        }
+    }
+
+    async fn hear_any(&mut self) -> Value {
         match timeout(GUARD, self.socket.next())
             .await
             .expect("in time")
@@ -379,6 +404,30 @@ async fn a_device_knows_at_any_time_where_else_it_may_go() {
         assert!(last["delay_ms"].as_u64().expect("a delay") <= 200, "{last}");
         assert_eq!(device.hear_close().await, 1001);
     }
+}
+
+#[tokio::test]
+async fn a_device_is_advised_by_the_closest_watched_of_its_sensors() {
+    let node = Node::start().await;
+    let sensor = |name: &str| vec![SensorId::new(name).expect("an id")];
+    let mut device = node.device("gateway").await;
+    assert_eq!(device.hear_advice().await, "none", "it is told from the start");
+    let low = node.store.attend(sensor("gateway"), Level::Low);
+    assert_eq!(device.hear_advice().await, "low");
+    // A gateway speaks for others too, from when it does.
+    let medium = node.store.attend(sensor("strap-7"), Level::Medium);
+    device
+        .say(json!({"type": "samples", "seq": 1, "sensor": "strap-7", "attribute": "a", "ts": 1, "values": [1]}))
+        .await;
+    assert_eq!(device.hear_advice().await, "medium");
+    let high = node.store.attend(sensor("strap-7"), Level::High);
+    assert_eq!(device.hear_advice().await, "high");
+    // Another device is told of its own sensors alone; the one that comes back is told anew.
+    let mut other = node.device("other").await;
+    assert_eq!(other.hear_advice().await, "none");
+    drop((low, medium, high));
+    let mut again = node.device("strap-7").await;
+    assert_eq!(again.hear_advice().await, "high", "who looked away may look back");
 }
 
 /// A device is told at once that the node goes, and gets the acknowledgement of what it sent before, though its commit

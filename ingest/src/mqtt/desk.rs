@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::PubAckReason;
 use rumqttd::protocol::{Filter, RetainForwardRule, SubscribeReasonCode, UnsubAckReason};
+use store::SensorId;
 
 use super::codec::{self, Frame, Violation};
 use super::filter;
 use super::hub::{Hub, MAX_SUBSCRIPTIONS, Options, Will};
 use super::listener::Port;
-use super::mailbox::{Mailbox, Message};
+use super::mailbox::{Delivery, Mailbox, Message};
 use super::samples::Samples;
 use super::session::{Answer, Published, Session, Step, Subscribed};
 use super::uplink::Uplink;
+use crate::advisor::TOPIC;
 
 /// Filters of one SUBSCRIBE that are looked at; the others are refused (0x97). Each may have to be held against every
 /// retained message.
@@ -156,6 +158,15 @@ impl Desk {
             Options { qos: asked.qos, no_local: asked.nolocal, as_published: asked.preserve_retain, id };
         let hub: &Hub = &self.port.hub;
         let known = hub.subscribe(&self.client, &self.mailbox, (parsed.group, parsed.filter), options);
+        if let Some(sensor) = parsed.filter.strip_prefix(TOPIC)
+            && let Ok(sensor) = SensorId::new(sensor)
+        {
+            // What holds now, as if it were retained.
+            let advisor = &self.port.advisor;
+            let message = Arc::new(advisor.message(&sensor, advisor.advice(&sensor)));
+            let ids = options.id.into_iter().collect();
+            self.mailbox.put(Delivery { qos: message.qos, message, retain: true, ids });
+        }
         if reaches_sensors {
             let store = &self.port.store;
             let samples = self.samples.get_or_insert_with(|| Box::new(Samples::new(store)));

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::hub::Hub;
+use crate::advisor::Advisor;
 use crate::limits::{MAX_CONNECTIONS, MAX_FRAME_BYTES};
 
 /// How long to wait when the system has no socket to give.
@@ -53,6 +54,7 @@ impl Settings {
 pub(super) struct Port {
     pub(super) store: Store,
     pub(super) hub: Arc<Hub>,
+    pub(super) advisor: Arc<Advisor>,
     pub(super) settings: Settings,
     pub(super) stop: CancellationToken,
 }
@@ -62,10 +64,11 @@ pub async fn serve(
     listener: TcpListener,
     store: Store,
     hub: Arc<Hub>,
+    advisor: Arc<Advisor>,
     settings: Settings,
     stop: CancellationToken,
 ) {
-    let port = Arc::new(Port { store, hub, settings, stop: stop.clone() });
+    let port = Arc::new(Port { store, hub, advisor, settings, stop: stop.clone() });
     let mut connections = JoinSet::new();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -28,3 +28,4 @@ mod writer;
 pub use counters::{Counter, Counters};
 pub use hub::Hub;
 pub use listener::{Settings, serve};
+pub use mailbox::Message;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ingest::advisor::Advisor;
 use ingest::mqtt::{Hub, Settings};
 use store::cluster::view::Nodes;
 use store::{Config, NodeId, NodeName, Query, SampleTime, Store, Values};
@@ -46,8 +47,15 @@ pub async fn slow_node_with(settings: Settings, commit_window: Duration) -> Node
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (hub, stop) = (Arc::new(Hub::default()), CancellationToken::new());
-    let served =
-        tokio::spawn(ingest::mqtt::serve(listener, store.clone(), hub.clone(), settings, stop.clone()));
+    let advisor = Advisor::start(store.clone(), hub.clone(), stop.clone());
+    let served = tokio::spawn(ingest::mqtt::serve(
+        listener,
+        store.clone(),
+        hub.clone(),
+        advisor,
+        settings,
+        stop.clone(),
+    ));
     Node { address, store, hub, stop, served, _directory: directory }
 }
 

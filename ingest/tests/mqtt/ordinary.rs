@@ -48,8 +48,38 @@ async fn pair(node: &Node) -> (Raw, Raw) {
     (Raw::connect(node, true, "publisher").await, Raw::connect(node, true, "subscriber").await)
 }
 
+/// The attention that the next advice for `strap-7` tells, and its first byte.
+async fn advice(raw: &mut Raw) -> (u8, String) {
+    let (first, topic, payload) = next(raw).await;
+    assert_eq!(topic, "advice/strap-7");
+    let advice: serde_json::Value = serde_json::from_str(&payload).unwrap();
+    assert!(advice["window_ms"].is_u64() && advice["max_samples"].is_u64(), "{advice}");
+    (first, advice["attention"].as_str().unwrap().to_owned())
+}
+
 fn told(first: u8, topic: &str, payload: &str) -> (u8, String, String) {
     (first, topic.to_owned(), payload.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_is_told_on_its_topic_at_once_and_whenever_it_changes() {
+    let node = node().await;
+    let (mut any, mut device) = pair(&node).await;
+    assert_eq!(subscribe(&mut any, true, "advice/#", 0).await, 0);
+    assert_eq!(subscribe(&mut device, true, "advice/strap-7", 0).await, 0);
+    assert_eq!(advice(&mut device).await, (0x31, "none".to_owned()), "what holds comes as if retained");
+    let sensor = store::SensorId::new("strap-7").unwrap();
+    let gaze = node.store.attend(vec![sensor], store::Level::High);
+    for raw in [&mut device, &mut any] {
+        assert_eq!(advice(raw).await, (0x30, "high".to_owned()));
+    }
+    drop(gaze);
+    let mut late = Raw::connect(&node, true, "late").await;
+    assert_eq!(subscribe(&mut late, true, "advice/strap-7", 1).await, 1);
+    assert_eq!(advice(&mut late).await, (0x31, "high".to_owned()));
+    for raw in [&mut device, &mut any] {
+        nothing(raw).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use ingest::advisor::Advisor;
 use ingest::{mqtt, ws};
 use store::Store;
 use store::cluster::view::Nodes;
@@ -17,15 +18,18 @@ pub(crate) struct Devices {
     nodes: Nodes,
     sockets: ws::WebSockets,
     hub: Arc<mqtt::Hub>,
+    advisor: Arc<Advisor>,
     stop: CancellationToken,
 }
 
 impl Devices {
     /// Devices that append to `store` until `stop`, and are told of `nodes`.
     pub(crate) fn new(store: &Store, nodes: &Nodes, stop: &CancellationToken) -> Self {
+        let hub = Arc::<mqtt::Hub>::default();
+        let advisor = Advisor::start(store.clone(), hub.clone(), stop.clone());
         let settings = ws::Settings::new(nodes.clone());
-        let sockets = ws::WebSockets::new(store.clone(), settings, stop.clone());
-        Self { store: store.clone(), nodes: nodes.clone(), sockets, hub: Arc::default(), stop: stop.clone() }
+        let sockets = ws::WebSockets::new(store.clone(), settings, advisor.clone(), stop.clone());
+        Self { store: store.clone(), nodes: nodes.clone(), sockets, hub, advisor, stop: stop.clone() }
     }
 
     /// Their figures.
@@ -46,6 +50,7 @@ impl Devices {
             listener,
             self.store.clone(),
             self.hub.clone(),
+            self.advisor.clone(),
             settings,
             self.stop.clone(),
         ));
