@@ -31,7 +31,6 @@ const FULL_LOOKS: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Advice {
     /// How closely it is watched.
-    #[serde(serialize_with = "name")]
     pub attention: Level,
     /// Batch for so long,
     pub window_ms: u64,
@@ -39,10 +38,6 @@ pub struct Advice {
     pub max_samples: u64,
     /// Stop sending for now: the node has no room for more.
     pub paused: bool,
-}
-
-fn name<S: serde::Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(level.name())
 }
 
 impl Advice {

@@ -132,18 +132,19 @@ impl Advisor {
 
     fn publish(&self, sensor: &SensorId, advice: Advice) {
         // Without expiry, and not retained: it is never refused.
-        let _ = self.hub.publish("", self.message(sensor, advice), false);
+        let _ = self.hub.publish("", message(sensor, advice), false);
     }
+}
 
-    /// The advice for a sensor, as MQTT clients get it.
-    pub(crate) fn message(&self, sensor: &SensorId, advice: Advice) -> Message {
-        Message {
-            topic: format!("{TOPIC}{sensor}").into(),
-            payload: serde_json::to_vec(&advice).unwrap_or_default().into(),
-            properties: None,
-            qos: QoS::AtMostOnce,
-            expires: None,
-        }
+/// The advice for a sensor, as MQTT clients get it.
+pub(crate) fn message(sensor: &SensorId, advice: Advice) -> Message {
+    Message {
+        topic: format!("{TOPIC}{sensor}").into(),
+        // An object of a name, numbers and a truth value: it can always be written.
+        payload: serde_json::to_vec(&advice).unwrap_or_default().into(),
+        properties: None,
+        qos: QoS::AtMostOnce,
+        expires: None,
     }
 }
 

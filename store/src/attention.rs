@@ -11,6 +11,7 @@ use crate::model::ids::SensorId;
 
 /// How closely something is watched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Nobody looks.
     #[default]

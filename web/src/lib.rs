@@ -12,6 +12,7 @@
 //! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
 //! | [`live`] | the live socket and its frames |
 //! | [`rate`] | samples a second |
+//! | `rooms` | which rooms there are, and people in them as messages have them |
 //! | [`pages`] | pages, rendered on the server |
 //! | `assets` | the embedded files of the pages |
 
@@ -26,6 +27,7 @@ pub mod metrics;
 mod nodes;
 pub mod pages;
 pub mod rate;
+mod rooms;
 pub mod server;
 pub mod state;
 

@@ -17,7 +17,7 @@ use super::mailbox::{Delivery, Mailbox, Message};
 use super::samples::Samples;
 use super::session::{Answer, Published, Session, Step, Subscribed};
 use super::uplink::Uplink;
-use crate::advisor::TOPIC;
+use crate::advisor::{self, TOPIC};
 
 /// Filters of one SUBSCRIBE that are looked at; the others are refused (0x97). Each may have to be held against every
 /// retained message.
@@ -162,8 +162,7 @@ impl Desk {
             && let Ok(sensor) = SensorId::new(sensor)
         {
             // What holds now, as if it were retained.
-            let advisor = &self.port.advisor;
-            let message = Arc::new(advisor.message(&sensor, advisor.advice(&sensor)));
+            let message = Arc::new(advisor::message(&sensor, self.port.advisor.advice(&sensor)));
             let ids = options.id.into_iter().collect();
             self.mailbox.put(Delivery { qos: message.qos, message, retain: true, ids });
         }

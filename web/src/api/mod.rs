@@ -3,6 +3,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod query;
+mod rooms;
 mod samples;
 pub(crate) mod sensors;
 
@@ -16,6 +17,7 @@ pub fn router() -> Router<State> {
     Router::new()
         .route("/api/v1/node", get(cluster::node))
         .route("/api/v1/cluster", get(cluster::cluster))
+        .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
         .route("/api/v1/sensors", get(sensors::list))
         .route("/api/v1/sensors/{sensor}", get(sensors::one).delete(sensors::clear))
         .route("/api/v1/sensors/{sensor}/ledger", get(sensors::ledger))

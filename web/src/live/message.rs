@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
-use store::{Attribute, MAX_KEEP, SampleTime, SensorId};
+use serde_json::Value;
+use store::{Attribute, Level, MAX_KEEP, PersonId, RoomId, SampleTime, SensorId};
 
 /// Most series in one `watch`. Beyond: `error` `too_many_series`.
 pub const MAX_SERIES_PER_WATCH: usize = 10_000;
-/// Levels of attention, lowest first.
-const ATTENTION: [&str; 4] = ["none", "low", "medium", "high"];
+/// Longest name of a person, in characters. Beyond: `error` `bad_name`.
+pub const MAX_NAME_CHARS: usize = 100;
 /// Longest part of a bad value that an error repeats, in characters.
 const SHOWN_CHARS: usize = 160;
 
@@ -19,6 +20,39 @@ pub enum Message {
     Watch(Watch),
     /// End the watch of this number.
     Unwatch(u64),
+    /// Be in a room.
+    Enter(Enter),
+    /// Be in it no longer.
+    Leave(RoomId),
+    /// Send something to somebody in a room.
+    Signal {
+        /// Where both are.
+        room: RoomId,
+        /// To whom.
+        to: PersonId,
+        /// What.
+        data: Value,
+    },
+    /// How the viewer's battery is.
+    Battery {
+        /// From 0 to 1.
+        level: f64,
+        /// Whether it is plugged in.
+        charging: bool,
+    },
+}
+
+/// Who enters which room.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Enter {
+    /// Where.
+    pub room: RoomId,
+    /// Who, the same on every node.
+    pub id: PersonId,
+    /// For people; the id, unless said.
+    pub name: String,
+    /// Whether they take part in the room's call.
+    pub call: bool,
 }
 
 /// What to follow.
@@ -30,6 +64,8 @@ pub struct Watch {
     pub series: Vec<Wish>,
     /// Newest samples of each series to begin with, where it has no `since`.
     pub backfill: usize,
+    /// How closely the viewer looks.
+    pub attention: Level,
     /// Whether the nodes' figures and the event log are wanted, beside the news that everybody gets.
     pub cluster: bool,
 }
@@ -76,15 +112,16 @@ impl Message {
     /// Reads a text message.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let refused = |code, message| Refused { code, message, id: None };
-        let object: serde_json::Value =
+        let mut object: Value =
             serde_json::from_str(text).map_err(|error| refused("bad_json", error.to_string()))?;
-        let Some(kind) = object["type"].as_str() else {
+        // Only its field `data` is taken out of it.
+        let Some(kind) = object["type"].as_str().map(str::to_owned) else {
             let message = "expected an object with \"type\" as a text".to_owned();
             return Err(refused("bad_message", message));
         };
         let id = object["id"].as_u64();
         let refused = |code, message| Refused { code, message, id };
-        match kind {
+        match kind.as_str() {
             "watch" => match RawWatch::deserialize(&object) {
                 Ok(raw) => Watch::new(&raw).map(Self::Watch),
                 Err(error) => Err(refused("bad_message", format!("watch: {}", shown(&error.to_string())))),
@@ -92,12 +129,27 @@ impl Message {
             "unwatch" => id.map(Self::Unwatch).ok_or_else(|| {
                 refused("bad_message", "unwatch: expected \"id\" as a whole number".to_owned())
             }),
-            "enter" | "leave" | "signal" => {
-                Err(refused("not_supported", format!("{kind}: this version has no rooms yet")))
+            "enter" => RawEnter::deserialize(&object)
+                .map_err(|error| refused("bad_message", format!("enter: {}", shown(&error.to_string()))))
+                .and_then(|raw| Enter::new(raw).map(Self::Enter)),
+            "leave" => Ok(Self::Leave(room_of(object["room"].as_str().unwrap_or_default())?)),
+            "signal" => {
+                let room = room_of(object["room"].as_str().unwrap_or_default())?;
+                let to = person_of(object["to"].as_str().unwrap_or_default())?;
+                Ok(Self::Signal { room, to, data: object["data"].take() })
             }
+            "battery" => match object["level"].as_f64().filter(|level| (0.0..=1.0).contains(level)) {
+                Some(level) => {
+                    Ok(Self::Battery { level, charging: object["charging"].as_bool().unwrap_or(false) })
+                }
+                None => Err(refused("bad_message", "battery: expected \"level\" from 0 to 1".to_owned())),
+            },
             other => Err(refused(
                 "unknown_type",
-                format!("there is no message of type {:?}; expected watch or unwatch", shown(other)),
+                format!(
+                    "there is no message of type {:?}; expected watch, unwatch, enter, leave, signal or battery",
+                    shown(other)
+                ),
             )),
         }
     }
@@ -111,10 +163,11 @@ impl Watch {
             let message = format!("room {:?} cannot be watched: this version has no rooms yet", shown(room));
             return Err(refused("not_supported", message));
         }
-        if let Some(attention) = raw.attention.as_deref().filter(|level| !ATTENTION.contains(level)) {
-            let message = format!("attention {:?}; expected {}", shown(attention), ATTENTION.join(", "));
-            return Err(refused("bad_attention", message));
-        }
+        let said = raw.attention.as_deref().unwrap_or(Level::Medium.name());
+        let attention = Level::parse(said).ok_or_else(|| {
+            let names = Level::ALL.map(Level::name).join(", ");
+            refused("bad_attention", format!("attention {:?}; expected {names}", shown(said)))
+        })?;
         if raw.series.len() > MAX_SERIES_PER_WATCH {
             let message = format!("{} series; expected at most {MAX_SERIES_PER_WATCH}", raw.series.len());
             return Err(refused("too_many_series", message));
@@ -144,8 +197,39 @@ impl Watch {
                 series.push(Wish { key, since: since.get(name.as_str()).copied() });
             }
         }
-        Ok(Self { id, series, backfill: raw.backfill, cluster: raw.cluster })
+        Ok(Self { id, series, backfill: raw.backfill, attention, cluster: raw.cluster })
     }
+}
+
+#[derive(Deserialize)]
+struct RawEnter {
+    room: String,
+    id: String,
+    name: Option<String>,
+    #[serde(default)]
+    call: bool,
+}
+
+impl Enter {
+    fn new(raw: RawEnter) -> Result<Self, Refused> {
+        let (room, id) = (room_of(&raw.room)?, person_of(&raw.id)?);
+        let name = raw.name.unwrap_or_else(|| id.as_str().to_owned());
+        let chars = name.chars().count();
+        if chars == 0 || chars > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+            let message =
+                format!("name {:?}; expected 1 to {MAX_NAME_CHARS} characters to print", shown(&name));
+            return Err(Refused { code: "bad_name", message, id: None });
+        }
+        Ok(Self { room, id, name, call: raw.call })
+    }
+}
+
+fn room_of(id: &str) -> Result<RoomId, Refused> {
+    RoomId::new(id).map_err(|error| Refused { code: "bad_room", message: error.to_string(), id: None })
+}
+
+fn person_of(id: &str) -> Result<PersonId, Refused> {
+    PersonId::new(id).map_err(|error| Refused { code: "bad_person", message: error.to_string(), id: None })
 }
 
 /// `sensor/attribute`, in two.
@@ -180,7 +264,18 @@ mod tests {
         assert_eq!((watch.id, watch.backfill, watch.series.len(), watch.cluster), (1, 0, 2, false));
         assert_eq!(watch.series[0].since, None);
         assert_eq!(watch.series[1].since, Some(SampleTime(1_763_661_600_000_500)));
+        assert_eq!(watch.attention, Level::High);
         assert_eq!(Message::parse(r#"{"type":"unwatch","id":7}"#), Ok(Message::Unwatch(7)));
+        let Ok(Message::Enter(enter)) = Message::parse(r#"{"type":"enter","room":"r1","id":"ana"}"#) else {
+            panic!("an enter")
+        };
+        assert_eq!((enter.id.as_str(), enter.name.as_str(), enter.call), ("ana", "ana", false));
+        let long = "n".repeat(MAX_NAME_CHARS + 1);
+        let text = format!(r#"{{"type":"enter","room":"r1","id":"ana","name":"{long}"}}"#);
+        assert_eq!(code(&text), ("bad_name", None));
+        let signal = Message::parse(r#"{"type":"signal","room":"r1","to":"ben","data":{"a":[1]}}"#);
+        let Ok(Message::Signal { data, .. }) = signal else { panic!("a signal") };
+        assert_eq!(data, serde_json::json!({"a": [1]}));
     }
 
     #[test]
@@ -204,9 +299,13 @@ mod tests {
             (r#"{"type":"watch","id":3,"series":["a/b"],"since":{"a/b":1e300}}"#, ("bad_since", Some(3))),
             (r#"{"type":"watch","id":3,"since":{"a/b":"1"}}"#, ("bad_message", Some(3))),
             (r#"{"type":"watch","id":3,"rooms":["r1"]}"#, ("not_supported", Some(3))),
-            (r#"{"type":"enter","room":"r1","id":"ana"}"#, ("not_supported", None)),
-            (r#"{"type":"leave","room":"r1"}"#, ("not_supported", None)),
-            (r#"{"type":"signal","room":"r1","to":"ben","data":1}"#, ("not_supported", None)),
+            (r#"{"type":"enter","room":"r 1","id":"ana"}"#, ("bad_room", None)),
+            (r#"{"type":"enter","room":"r1","id":""}"#, ("bad_person", None)),
+            (r#"{"type":"enter","room":"r1"}"#, ("bad_message", None)),
+            (r#"{"type":"enter","room":"r1","id":"ana","name":""}"#, ("bad_name", None)),
+            (r#"{"type":"leave"}"#, ("bad_room", None)),
+            (r#"{"type":"signal","room":"r1","data":1}"#, ("bad_person", None)),
+            (r#"{"type":"battery","level":7}"#, ("bad_message", None)),
         ] {
             assert_eq!(code(text), expected, "{text}");
         }

@@ -21,7 +21,9 @@ use store::{Event, SampleTime, Samples, Series, SeriesId, Values};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::company::{self, Company};
 use super::frame;
+use super::gaze::Gazes;
 use super::hub::{MAX_VIEWERS, Seat};
 use super::message::{Message, Refused, Wish};
 use super::watches::{Followed, Watches};
@@ -78,6 +80,7 @@ pub(crate) async fn upgrade(
         .max_frame_size(MAX_MESSAGE_BYTES)
         .on_upgrade(move |socket| async move {
             let watches = Watches::new(state.store().clone());
+            let gazes = Gazes::new(state.store().clone());
             let mut news = state.nodes().changed();
             news.mark_changed();
             let viewer = Viewer {
@@ -85,6 +88,8 @@ pub(crate) async fn upgrade(
                 socket,
                 format,
                 watches,
+                gazes,
+                company: Company::default(),
                 opening: VecDeque::new(),
                 news,
                 cluster: HashSet::new(),
@@ -100,6 +105,8 @@ struct Viewer {
     socket: WebSocket,
     format: Format,
     watches: Watches,
+    gazes: Gazes,
+    company: Company,
     /// Series that are still to be followed, with their watch and its backfill.
     opening: VecDeque<(u64, Wish, usize)>,
     /// Says when there is news of the cluster.
@@ -207,20 +214,35 @@ impl Viewer {
             Message::Unwatch(id) => {
                 self.opening.retain(|(watch, ..)| *watch != id);
                 self.watches.end(id);
+                self.gazes.end(id);
                 self.cluster.remove(&id);
                 Ok(())
             }
             Message::Watch(watch) => {
                 self.opening.retain(|(id, ..)| *id != watch.id);
                 self.cluster.remove(&watch.id);
-                self.watches.begin(&watch)?;
+                if let Err(refused) = self.watches.begin(&watch) {
+                    self.gazes.end(watch.id);
+                    return Err(refused);
+                }
                 if watch.cluster {
                     // With the next beat it gets all that there is to know.
                     self.cluster.insert(watch.id);
                     self.news.mark_changed();
                 }
+                let sensors = watch.series.iter().map(|wish| wish.key.0.clone());
+                self.gazes.begin(watch.id, sensors, watch.attention);
                 let (id, backfill) = (watch.id, watch.backfill);
                 self.opening.extend(watch.series.into_iter().map(|wish| (id, wish, backfill)));
+                Ok(())
+            }
+            Message::Enter(enter) => {
+                self.company.enter(self.state.store(), self.watches.subscription(), &enter)
+            }
+            Message::Leave(room) => self.company.leave(self.watches.subscription(), &room),
+            Message::Signal { room, to, data } => self.company.signal(self.state.store(), &room, &to, &data),
+            Message::Battery { level, charging } => {
+                self.gazes.battery(level, charging);
                 Ok(())
             }
         });
@@ -275,8 +297,14 @@ impl Viewer {
                 let described = view.as_ref().map_or_else(|| Described::gone(&id), Described::from);
                 self.socket.feed(Frame::text(described.message())).await?;
             }
-            // Followed by nobody yet.
-            Event::Room(_) | Event::Presence(_) | Event::Attention(_) | Event::Signal(_) => {}
+            Event::Presence(room) => {
+                if let Some(news) = self.company.news(self.state.store(), &room) {
+                    self.socket.feed(Frame::text(news)).await?;
+                }
+            }
+            Event::Signal(signal) => self.socket.feed(Frame::text(company::signal(&signal))).await?,
+            // Attention is for devices; nobody is told of rooms yet.
+            Event::Attention(_) | Event::Room(_) => {}
         }
         Ok(())
     }

@@ -69,6 +69,11 @@ impl Watches {
         Self { store, subscription, open: HashMap::new(), followed: HashMap::new(), next_reference: 1 }
     }
 
+    /// Where the events come from.
+    pub(super) fn subscription(&mut self) -> &mut Subscription {
+        &mut self.subscription
+    }
+
     /// The next event. Cancel-safe.
     pub(super) async fn next(&mut self) -> Event {
         self.subscription.next().await

@@ -12,6 +12,7 @@ mod delay;
 mod demo;
 mod failures;
 mod network;
+mod people;
 mod refusals;
 mod relay;
 mod space;

@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod common;
+mod company;
 mod devices;
 mod live;
 mod process;

@@ -1,0 +1,117 @@
+//! A viewer among others: the rooms that it has entered, whom it was told of in them, and signals between them.
+//!
+//! The store says that somebody came or went; what a viewer is told is the difference to what it was told last, so it
+//! loses nothing however late it reads.
+//!
+//! Bounds: [`MAX_ROOMS`] rooms of a connection; for one more it is told `too_many_rooms`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Value, json};
+use store::{NotSent, PersonId, Present, RoomId, Signal, Stay, Store, Subscription};
+
+use super::message::{Enter, Refused};
+use crate::rooms;
+
+/// Rooms that a connection may be in.
+const MAX_ROOMS: usize = 16;
+
+/// The rooms that a viewer is in.
+#[derive(Debug, Default)]
+pub(super) struct Company(HashMap<RoomId, Visit>);
+
+#[derive(Debug)]
+struct Visit {
+    stay: Stay,
+    told: BTreeMap<PersonId, Present>,
+}
+
+fn refused(code: &'static str, message: String) -> Refused {
+    Refused { code, message, id: None }
+}
+
+impl Company {
+    /// Enters a room, or says something else of oneself in one that one is in.
+    pub(super) fn enter(
+        &mut self,
+        store: &Store,
+        subscription: &mut Subscription,
+        enter: &Enter,
+    ) -> Result<(), Refused> {
+        let Enter { room, id, name, call } = enter;
+        if !rooms::exists(store, room) {
+            return Err(refused("unknown_room", format!("there is no room {:?}", room.as_str())));
+        }
+        if !self.0.contains_key(room) && self.0.len() >= MAX_ROOMS {
+            let message = format!("{MAX_ROOMS} rooms are entered already; leave one first");
+            return Err(refused("too_many_rooms", message));
+        }
+        // First, so that it is told of itself.
+        subscription.follow_room(room, true);
+        match (store.enter(subscription, room, id, name, *call), self.0.get_mut(room)) {
+            (Ok(stay), Some(visit)) => visit.stay = stay,
+            (Ok(stay), None) => {
+                self.0.insert(room.clone(), Visit { stay, told: BTreeMap::new() });
+            }
+            (Err(crowded), visit) => {
+                subscription.follow_room(room, visit.is_some());
+                return Err(refused("too_many_people", crowded.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a room.
+    pub(super) fn leave(&mut self, subscription: &mut Subscription, room: &RoomId) -> Result<(), Refused> {
+        subscription.follow_room(room, false);
+        self.0.remove(room).map(drop).ok_or_else(|| not_in(room))
+    }
+
+    /// Sends something to somebody in a room that both are in.
+    pub(super) fn signal(
+        &self,
+        store: &Store,
+        room: &RoomId,
+        to: &PersonId,
+        data: &Value,
+    ) -> Result<(), Refused> {
+        let visit = self.0.get(room).ok_or_else(|| not_in(room))?;
+        store.signal(&visit.stay, to, data.to_string()).map_err(|error| {
+            let code = match error {
+                NotSent::NotPresent => "not_present",
+                NotSent::Busy => "busy",
+                NotSent::TooLong(_) => "signal_too_large",
+            };
+            refused(code, format!("signal to {:?} in room {:?}: {error}", to.as_str(), room.as_str()))
+        })
+    }
+
+    /// Who came to a room and who left since the viewer was told last, as a message; `None` when nobody did.
+    pub(super) fn news(&mut self, store: &Store, room: &RoomId) -> Option<String> {
+        let told = &mut self.0.get_mut(room)?.told;
+        let now: BTreeMap<_, _> =
+            store.people(room).into_iter().map(|person| (person.id.clone(), person)).collect();
+        let joined = now.values().filter(|person| told.get(&person.id) != Some(person));
+        let joined: Vec<_> = joined.map(rooms::person).collect();
+        let left: Vec<_> =
+            told.values().filter(|was| !now.contains_key(&was.id)).map(rooms::person).collect();
+        *told = now;
+        if joined.is_empty() && left.is_empty() {
+            return None;
+        }
+        let news = json!({ "type": "presence", "room": room.as_str(), "joined": joined, "left": left });
+        Some(news.to_string())
+    }
+}
+
+/// A signal as the one whom it is for gets it.
+pub(super) fn signal(signal: &Signal) -> String {
+    // It was JSON when it was taken.
+    let data: Value = serde_json::from_str(&signal.data).unwrap_or_default();
+    let (room, from) = (signal.room.as_str(), signal.from.as_str());
+    json!({ "type": "signal", "room": room, "from": from, "data": data }).to_string()
+}
+
+fn not_in(room: &RoomId) -> Refused {
+    refused("not_present", format!("you have not entered room {:?}", room.as_str()))
+}

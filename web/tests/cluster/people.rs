@@ -1,0 +1,138 @@
+//! People and their attention over real nodes: what is looked at on one reaches a device on another, and nobody is seen
+//! who is gone with a node.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use firmware_sim::demo::cluster::Cluster;
+use firmware_sim::demo::http;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use crate::common::{GUARD, alone, plan};
+
+/// From a viewer's look to the advice at a device of another node.
+const ADVISED_WITHIN: Duration = Duration::from_millis(300);
+/// How long attention lasts when its viewer has gone.
+const EASES: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(15));
+/// After a node was killed.
+const PRESENT_WITHIN: Duration = Duration::from_secs(3);
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn open(node: SocketAddr, path: &str) -> Socket {
+    let url = format!("ws://{node}/api/v1/{path}");
+    timeout(GUARD, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap().0
+}
+
+async fn say(socket: &mut Socket, message: Value) {
+    socket.send(Message::text(message.to_string())).await.unwrap();
+}
+
+/// The next message of this type.
+async fn hear(socket: &mut Socket, of: &str) -> Value {
+    let heard = async {
+        loop {
+            let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
+            let said: Value = serde_json::from_str(&text).unwrap();
+            if said["type"] == of {
+                return said;
+            }
+        }
+    };
+    timeout(GUARD, heard).await.unwrap_or_else(|_| panic!("no {of}"))
+}
+
+async fn people(node: SocketAddr) -> Vec<(String, String)> {
+    let presence: Value = http::json(node, "/api/v1/rooms/r1/presence").await.unwrap();
+    let text = |person: &Value, key: &str| person[key].as_str().unwrap().to_owned();
+    let people = presence["people"].as_array().unwrap();
+    people.iter().map(|person| (text(person, "id"), text(person, "node"))).collect()
+}
+
+fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
+    cluster.running().map(|node| node.http).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_on_one_node_is_felt_by_the_device_on_another_and_for_a_while_afterwards() {
+    let _machine = alone().await;
+    let cluster = Cluster::start(&plan(2, &[])).await.unwrap();
+    let nodes = addresses(&cluster);
+    let mut device = open(nodes[0], "ingest/ws").await;
+    say(&mut device, json!({"type": "hello", "sensor": "strap-7"})).await;
+    let advice = hear(&mut device, "advice").await;
+    assert_eq!(advice["attention"], "none", "{advice}");
+    let mut took = Vec::new();
+    for level in ["low", "medium", "high"] {
+        let mut viewer = open(nodes[1], "live").await;
+        let began = Instant::now();
+        say(&mut viewer, json!({"type": "watch", "id": 1, "series": ["strap-7/ecg"], "attention": level}))
+            .await;
+        let advice = hear(&mut device, "advice").await;
+        took.push(began.elapsed());
+        assert_eq!(advice["attention"], level, "{advice}");
+        drop(viewer);
+    }
+    // The last viewer is gone, as if it were killed: its socket is closed without a word.
+    let left = Instant::now();
+    for level in ["medium", "low", "none"] {
+        assert_eq!(hear(&mut device, "advice").await["attention"], level);
+    }
+    let eased = left.elapsed();
+    eprintln!("advised after {took:?}; none {eased:?} after the viewer had gone");
+    assert!(took.iter().all(|took| *took <= ADVISED_WITHIN), "{took:?}");
+    assert!(eased >= EASES.0 && eased <= EASES.1 + ADVISED_WITHIN, "{eased:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_is_right_after_a_node_was_killed_and_who_moved_is_there_once() {
+    let _machine = alone().await;
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let nodes = addresses(&cluster);
+    let mut sockets = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        for person in 0..5 {
+            let mut socket = open(*node, "live").await;
+            let id = format!("p{at}-{person}");
+            say(&mut socket, json!({"type": "enter", "room": "r1", "id": id, "call": true})).await;
+            sockets.push(socket);
+        }
+    }
+    for node in &nodes {
+        let all = cluster.eventually("all are seen", GUARD, async || {
+            let people = people(*node).await;
+            if people.len() == 15 { Ok(()) } else { Err(format!("{people:?}")) }
+        });
+        all.await.unwrap();
+    }
+    cluster.node_mut(0).kill().await.unwrap();
+    let began = Instant::now();
+    // Two of its people come back, one to each of the others.
+    for (at, node) in nodes[1..].iter().enumerate() {
+        let mut socket = open(*node, "live").await;
+        say(&mut socket, json!({"type": "enter", "room": "r1", "id": format!("p0-{at}"), "call": true}))
+            .await;
+        sockets.push(socket);
+    }
+    for node in &nodes[1..] {
+        let right = cluster.eventually("presence is right", GUARD, async || {
+            let people = people(*node).await;
+            let of = |name: &str| people.iter().filter(|(_, node)| node == name).count();
+            if (people.len(), of("b"), of("c")) == (12, 6, 6) { Ok(()) } else { Err(format!("{people:?}")) }
+        });
+        right.await.unwrap();
+    }
+    let took = began.elapsed();
+    eprintln!("presence was right {took:?} after the kill");
+    assert!(took <= PRESENT_WITHIN, "{took:?}");
+    // A signal finds whoever moved.
+    let at = sockets.len() - 2;
+    say(&mut sockets[at], json!({"type": "signal", "room": "r1", "to": "p0-1", "data": 7})).await;
+    let signal = hear(&mut sockets[at + 1], "signal").await;
+    assert_eq!((&signal["from"], &signal["data"]), (&json!("p0-0"), &json!(7)));
+}
