@@ -513,7 +513,12 @@ impl Store {
 
     /// Where blocks of other nodes go.
     pub(crate) fn intake(&self) -> Intake<'_> {
-        Intake { memory: &self.0.memory, config: &self.0.config, clock: &self.0.clock }
+        Intake {
+            memory: &self.0.memory,
+            config: &self.0.config,
+            clock: &self.0.clock,
+            group: &self.0.shared.group,
+        }
     }
 
     /// What became of the samples of a sensor.

@@ -12,6 +12,7 @@ use crate::describe;
 use crate::disk::chunks;
 use crate::disk::recover::{descriptor_operations, series_names};
 use crate::feed::publish;
+use crate::group::Group;
 use crate::memory::Memory;
 use crate::model::ids::{NodeId, Origin, SeriesId};
 use crate::model::time::SampleTime;
@@ -32,6 +33,7 @@ pub(crate) struct Intake<'a> {
     pub memory: &'a Memory,
     pub config: &'a Config,
     pub clock: &'a Clock,
+    pub group: &'a Group,
 }
 
 impl Intake<'_> {
@@ -68,6 +70,17 @@ impl Intake<'_> {
         self.follow(newest)
     }
 
+    /// A clear that comes in a piece is in no log here. It goes there before samples that are taken behind it: without
+    /// it a recovery would fill the ring with what was cleared, and let go of them.
+    fn log_clear(&self, operation: &Operation) {
+        if let Operation::Sensor(said) = operation
+            && said.clears()
+            && self.memory.sensor(&said.sensor).cleared.lock().is_none_or(|cleared| cleared < said.stamp)
+        {
+            self.group.operate([operation.clone()]);
+        }
+    }
+
     /// Joins records of a peer's tables.
     pub(crate) fn piece(&self, piece: &Piece) -> Result<(), Malformed> {
         for record in &piece.series {
@@ -77,7 +90,10 @@ impl Intake<'_> {
             reconcile(self.config, &mut series.lock(), kind);
         }
         for record in &piece.descriptors {
-            descriptor_operations(record)?.into_iter().for_each(|operation| self.operate(operation));
+            for operation in descriptor_operations(record)? {
+                self.log_clear(&operation);
+                self.operate(operation);
+            }
         }
         // What is said of sensors comes before any sample: a ring that has not heard of a clear, or of a raised `keep`,
         // would let go of what it should hold.
@@ -86,6 +102,11 @@ impl Intake<'_> {
         let says = |frame: &Frame| frame.blocks.iter().all(|block| block.partition == REGISTRY);
         let (said, measured): (Vec<_>, Vec<_>) = frames.into_iter().partition(says);
         for frame in said {
+            for block in &frame.blocks {
+                if let Body::Registry(operations) = &block.body {
+                    operations.iter().for_each(|operation| self.log_clear(operation));
+                }
+            }
             self.join(frame.origin, frame.blocks);
         }
         for (id, record) in &piece.chunks {
@@ -143,5 +164,62 @@ impl Intake<'_> {
             return None;
         }
         Some(Duration::from_secs_f64(ahead))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::Store;
+    use crate::model::ids::{Attribute, NodeName, SensorId};
+    use crate::model::value::Values;
+    use crate::registry::SensorOperation;
+    use crate::{Batch, Query, Times};
+
+    async fn append(store: &Store, times: std::ops::Range<i64>) {
+        let (sensor, attribute) = (SensorId::new("s").unwrap(), Attribute::new("a").unwrap());
+        let series = store.series(&sensor, &attribute, Shape::Numbers(1)).unwrap();
+        let values = Values::Numbers { channels: 1, flat: times.clone().map(|time| time as f64).collect() };
+        let batch = Batch { series, times: Times::At(times.map(SampleTime).collect()), values };
+        store.append(vec![batch]).await.unwrap().ticket.kept().await.unwrap();
+    }
+
+    /// What a power loss leaves: the file as it is when the last append was acknowledged.
+    fn lost_power(store: Store, directory: &std::path::Path) -> Store {
+        let after = directory.join("after");
+        std::fs::create_dir(&after).unwrap();
+        for entry in std::fs::read_dir(directory.join("before")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), after.join(entry.file_name())).unwrap();
+        }
+        drop(store);
+        Store::open(Config::new(&after, NodeName::new("a").unwrap())).unwrap()
+    }
+
+    /// A seed in fifty thousand found it: the clear was in memory alone, and recovery filled the ring with what it had
+    /// cleared.
+    #[tokio::test]
+    async fn what_is_taken_behind_a_clear_that_a_peer_told_outlives_a_power_loss() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::new(directory.path().join("before"), NodeName::new("a").unwrap());
+        let keep = config.keep as i64;
+        let store = Store::open(config).unwrap();
+        append(&store, 10_000..10_000 + keep).await;
+        let stamp = crate::clock::Stamp { time: store.intake().clock.stamp().time + 1, author: 7 };
+        let mut record = Vec::new();
+        SensorOperation::clear(SensorId::new("s").unwrap(), stamp).encode(&mut record);
+        crate::codec::seal(&mut record);
+        let piece = Piece {
+            series: Vec::new(),
+            descriptors: vec![record.into()],
+            chunks: Vec::new(),
+            frames: Vec::new(),
+            answer: false,
+        };
+        store.intake().piece(&piece).unwrap();
+        append(&store, 5..8).await;
+        let store = lost_power(store, directory.path());
+        let held = store.find("s", "a").unwrap().read(&Query::newest(usize::MAX));
+        assert_eq!(held.times, [5, 6, 7].map(SampleTime));
     }
 }

@@ -258,7 +258,10 @@ impl Run {
         for block in blocks {
             match &block.body {
                 Body::Registry(operations) => {
-                    operations.iter().for_each(|operation| self.operate(plan, operation));
+                    operations.iter().for_each(|operation| {
+                        self.log_clear(operation);
+                        self.operate(plan, operation);
+                    });
                 }
                 Body::Samples { names, runs } => {
                     let known = names.iter().filter_map(|name| plan.by_name(&name.sensor, &name.attribute));
@@ -296,7 +299,26 @@ impl Run {
             self.kept_out += joined.cleared as u64;
             self.clock = self.rings[topic].highest_stamp().max(self.clock);
         }
-        piece.frames.iter().try_for_each(|record| self.join(&decode(record)?.blocks, plan))
+        for record in &piece.frames {
+            let frame = decode(record)?;
+            for block in &frame.blocks {
+                if let Body::Registry(operations) = &block.body {
+                    operations.iter().for_each(|operation| self.log_clear(operation));
+                }
+            }
+            self.join(&frame.blocks, plan)?;
+        }
+        Ok(())
+    }
+
+    /// A clear that comes in a piece goes into the log before what is taken behind it.
+    fn log_clear(&mut self, operation: &Operation) {
+        if let Operation::Sensor(said) = operation
+            && said.clears()
+            && self.said.cleared(&said.sensor).is_none_or(|cleared| cleared < said.stamp)
+        {
+            self.operations.push(operation.clone());
+        }
     }
 
     /// Whether the next commit has something to do.
