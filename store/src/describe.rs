@@ -77,8 +77,10 @@ pub(crate) fn operate(memory: &Memory, config: &Config, operation: Operation, au
             Some(Event::Sensor(operation.sensor))
         }
         Operation::Room(operation) => {
-            let room = operation.room.clone();
-            memory.rooms.write().apply(operation).then_some(Event::Room(room))
+            let (room, mut moved) = (operation.room.clone(), Vec::new());
+            let is_there = memory.rooms.write().apply_noting(operation, &mut moved);
+            memory.moved(&moved);
+            is_there.then_some(Event::Room(room))
         }
     }
 }

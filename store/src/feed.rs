@@ -10,18 +10,21 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use self::in_rooms::RoomFilter;
 use self::missed::Missed;
 use crate::memory::Memory;
 use crate::model::ids::{Attribute, RoomId, SensorId, SeriesId};
 use crate::model::time::SampleTime;
 use crate::model::value::Values;
 use crate::presence::Signal;
+use crate::registry::rooms::Rooms;
 use crate::ring::{Ring, Samples};
 use crate::series::{Series, State};
 
+pub mod in_rooms;
 mod missed;
 
 /// Events of the catalogue that may wait; beyond, they are dropped, since the next one makes the reader look again.
@@ -191,6 +194,7 @@ struct Wishes {
     /// Series that do not exist yet.
     exact: HashMap<(SensorId, Attribute), Vec<Arc<Queue>>>,
     filters: Vec<(Arc<Queue>, u64, Filter)>,
+    in_rooms: Vec<(Arc<Queue>, u64, RoomFilter)>,
     catalog: Vec<Arc<Queue>>,
     rooms: HashMap<RoomId, Vec<Arc<Queue>>>,
     attention: Vec<Arc<Queue>>,
@@ -198,8 +202,9 @@ struct Wishes {
 
 impl Feed {
     /// Gives a new series its followers. The catalogue's lock is held, so no wish can slip by.
-    pub(crate) fn born(&self, series: &Series) {
+    pub(crate) fn born(&self, series: &Series, rooms: &RwLock<Rooms>) {
         let mut wishes = self.wishes.lock();
+        wishes.settle(series, rooms);
         let mut state = series.lock();
         if let Some(queues) = wishes.exact.remove(&(series.sensor().clone(), series.attribute().clone())) {
             queues.into_iter().for_each(|queue| follow_exactly(&mut state, queue));
@@ -247,6 +252,16 @@ fn follow_filter(state: &mut State, queue: &Arc<Queue>, id: u64) {
         Some(follower) => follower.filters.push(id),
         None => state.followers.push(Follower { queue: queue.clone(), exact: false, filters: vec![id] }),
     }
+}
+
+/// Takes reasons to follow from a queue; it follows no more once it has none.
+fn leave(state: &mut State, queue: &Arc<Queue>, mut change: impl FnMut(&mut Follower)) {
+    state.followers.retain_mut(|follower| {
+        if Arc::ptr_eq(&follower.queue, queue) {
+            change(follower);
+        }
+        follower.exact || !follower.filters.is_empty()
+    });
 }
 
 /// Tells the followers of a series, whose lock is held, what changed.
@@ -366,14 +381,8 @@ impl Subscription {
         }
     }
 
-    fn leave(&self, series: &Series, mut change: impl FnMut(&mut Follower)) {
-        let mut state = series.lock();
-        state.followers.retain_mut(|follower| {
-            if Arc::ptr_eq(&follower.queue, &self.queue) {
-                change(follower);
-            }
-            follower.exact || !follower.filters.is_empty()
-        });
+    fn leave(&self, series: &Series, change: impl FnMut(&mut Follower)) {
+        leave(&mut series.lock(), &self.queue, change);
     }
 
     /// Follows every series, present and future, that `filter` names; `id` is the caller's.
@@ -393,7 +402,7 @@ impl Subscription {
         );
     }
 
-    /// Ends what [`Self::follow_matching`] began.
+    /// Ends what [`Self::follow_matching`] or [`Self::follow_in_rooms`] began.
     pub fn unfollow_matching(&mut self, id: u64) {
         if !self.filters.contains(&id) {
             return;
@@ -403,6 +412,7 @@ impl Subscription {
             || {
                 let mut wishes = self.memory.feed.wishes.lock();
                 wishes.filters.retain(|(queue, held, _)| *held != id || !Arc::ptr_eq(queue, &self.queue));
+                wishes.in_rooms.retain(|(queue, held, _)| *held != id || !Arc::ptr_eq(queue, &self.queue));
             },
             |series| {
                 self.leave(series, |follower| follower.filters.retain(|held| *held != id));

@@ -48,6 +48,7 @@ pub use clock::Stamp;
 pub use config::{Config, DEFAULT_KEEP, MAX_KEEP, MAX_KEEP_TEXTS, Policy};
 pub use device::DeviceGuard;
 pub use error::{AppendError, Failed, OpenError, Refusal};
+pub use feed::in_rooms::RoomFilter;
 pub use feed::{Backfill, Change, Event, Filter, Subscription};
 pub use group::{Copies, Ticket};
 pub use handle::{Appended, Batch, Node, Page, SensorView, Stats, Store, Times};

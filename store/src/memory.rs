@@ -51,7 +51,7 @@ pub(crate) struct Memory {
     reserved: AtomicU64,
     /// Held while what is promised to a series changes.
     promising: Mutex<()>,
-    /// Lock order: after replication, before the group.
+    /// Lock order: after replication and the feed's wishes, before the group; not held while a series' lock is taken.
     pub rooms: RwLock<Rooms>,
     pub feed: Feed,
 }
@@ -129,6 +129,17 @@ impl Memory {
         catalog.by_id.values().for_each(each);
     }
 
+    /// These sensors are in other rooms than before: their series get the followers that ask for them there.
+    pub(crate) fn moved(&self, sensors: &[SensorId]) {
+        if sensors.is_empty() || !self.feed.follows_rooms() {
+            return;
+        }
+        let catalog = self.sensors.read();
+        for held in sensors.iter().filter_map(|sensor| catalog.by_name.get(sensor)) {
+            held.attributes.values().for_each(|series| self.feed.moved(series, &self.rooms));
+        }
+    }
+
     /// Every series.
     pub(crate) fn all(&self) -> Vec<Series> {
         self.sensors.read().by_id.values().cloned().collect()
@@ -201,7 +212,7 @@ impl Memory {
             .or_insert_with(|| Held { entry: series.sensor_entry().clone(), attributes: BTreeMap::new() });
         held.attributes.insert(attribute.clone(), series.clone());
         catalog.by_id.insert(series.id(), series.clone());
-        self.feed.born(&series);
+        self.feed.born(&series, &self.rooms);
         drop(catalog);
         Ok(Found { series, new: true })
     }
@@ -294,7 +305,7 @@ impl Memory {
         let series = Series::new(held.entry.clone(), attribute, kind, keep, shape);
         held.attributes.insert(attribute.clone(), series.clone());
         catalog.by_id.insert(series.id(), series.clone());
-        self.feed.born(&series);
+        self.feed.born(&series, &self.rooms);
         series
     }
 }

@@ -105,6 +105,11 @@ impl Store {
         self.memory().rooms.read().by_code(code).cloned()
     }
 
+    /// The rooms that a sensor is in, by id.
+    pub fn rooms_of(&self, sensor: &SensorId) -> Vec<RoomId> {
+        self.memory().rooms.read().of(sensor).to_vec()
+    }
+
     /// Whether a sensor is in a room.
     pub fn is_in_room(&self, room: &str, sensor: &SensorId) -> bool {
         let rooms = self.memory().rooms.read();
@@ -124,11 +129,13 @@ impl Store {
         let mut rooms = self.memory().rooms.write();
         let asked = Asked { origin: self.node().origin, stamp: self.stamp() };
         let operations = judge(&rooms, asked)?;
+        let mut moved = Vec::new();
         operations.iter().cloned().for_each(|operation| {
-            rooms.apply(operation);
+            rooms.apply_noting(operation, &mut moved);
         });
         let ticket = self.shared().group.operate(operations.into_iter().map(Operation::Room));
         drop(rooms);
+        self.memory().moved(&moved);
         self.memory().feed.tell(&Event::Room(room.clone()));
         Ok(ticket)
     }

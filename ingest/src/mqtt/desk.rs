@@ -18,6 +18,7 @@ use super::samples::Samples;
 use super::session::{Answer, Published, Session, Step, Subscribed};
 use super::uplink::Uplink;
 use crate::advisor::{self, TOPIC};
+use crate::wire::topic;
 
 /// Filters of one SUBSCRIBE that are looked at; the others are refused (0x97). Each may have to be held against every
 /// retained message.
@@ -102,6 +103,8 @@ impl Desk {
         let receipt = published.receipt;
         let answer = if Uplink::is_for_sensors(&published.topic) {
             self.uplink.take(&published.topic, published.payload)
+        } else if let Some(what) = topic::reserved(&published.topic) {
+            Answer::Refused(PubAckReason::TopicNameInvalid, format!("bad_topic: {what}"))
         } else {
             self.pass_on(published)
         };
@@ -144,8 +147,8 @@ impl Desk {
         if parsed.group.is_some() && asked.nolocal {
             return Err(Violation::protocol("no-local asked of a shared subscription"));
         }
-        let reaches_sensors = filter::reaches_sensors(parsed.filter);
-        if parsed.group.is_some() && reaches_sensors {
+        let reaches_samples = filter::reaches_sensors(parsed.filter) || filter::reaches_rooms(parsed.filter);
+        if parsed.group.is_some() && reaches_samples {
             // Each node's feed has every sample; nobody deals them out among clients.
             return Ok(SubscribeReasonCode::SharedSubscriptionsNotSupported);
         }
@@ -166,7 +169,7 @@ impl Desk {
             let ids = options.id.into_iter().collect();
             self.mailbox.put(Delivery { qos: message.qos, message, retain: true, ids });
         }
-        if reaches_sensors {
+        if reaches_samples {
             let store = &self.port.store;
             let samples = self.samples.get_or_insert_with(|| Box::new(Samples::new(store)));
             samples.subscribe(parsed.filter, options);

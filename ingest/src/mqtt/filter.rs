@@ -101,13 +101,23 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 
 /// Whether `filter` can match a topic `sensors/{sensor}/{attribute}`.
 pub fn reaches_sensors(filter: &str) -> bool {
+    reaches(filter, "sensors", 2)
+}
+
+/// Whether `filter` can match a topic `rooms/{room}/{sensor}/{attribute}`.
+pub fn reaches_rooms(filter: &str) -> bool {
+    reaches(filter, "rooms", 3)
+}
+
+/// Whether `filter` can match a topic of `first` and so many levels behind it.
+fn reaches(filter: &str, first: &str, behind: usize) -> bool {
     let mut levels = filter.split('/');
     match levels.next() {
         Some("#") => return true,
-        Some("+" | "sensors") => {}
+        Some(level) if level == "+" || level == first => {}
         _ => return false,
     }
-    for _ in 0..2 {
+    for _ in 0..behind {
         match levels.next() {
             Some("#") => return true,
             Some(_) => {}
@@ -305,6 +315,16 @@ mod tests {
         }
         for no in ["sensors", "sensors/a", "+/+", "sensor/a/b", "sensors/a/b/c", "+/+/+/+", "/sensors/#"] {
             assert!(!reaches_sensors(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn filters_that_reach_rooms_are_known() {
+        for yes in ["#", "rooms/#", "rooms/r/#", "rooms/r/s/a", "rooms/+/s/+", "+/r/+/a", "rooms/r/s/a/#"] {
+            assert!(reaches_rooms(yes), "{yes}");
+        }
+        for no in ["rooms", "rooms/r", "rooms/r/s", "rooms/r/s/a/b", "+/+/+", "room/#", "sensors/#"] {
+            assert!(!reaches_rooms(no), "{no}");
         }
     }
 

@@ -20,6 +20,7 @@ use super::session::{MAX_ALIASES, Memory, RECEIVE_MAXIMUM, Session};
 use super::transport::{ReadError, Transport};
 use super::uplink::Uplink;
 use super::writer::Writer;
+use crate::wire::topic::reserved;
 
 /// Longest CONNECT: before it, a client may be anybody.
 const MAX_HELLO_BYTES: usize = 128 * 1024;
@@ -112,6 +113,7 @@ fn judge(hello: &Hello) -> Result<Option<Box<Will>>, (ConnectReturnCode, String)
 fn read_will(will: &LastWill, properties: Option<&LastWillProperties>) -> Result<Will, String> {
     let topic = std::str::from_utf8(&will.topic).map_err(|_| "will topic is not UTF-8".to_owned())?;
     filter::check_name(topic).map_err(|what| format!("will: {what}"))?;
+    reserved(topic).map_or(Ok(()), |what| Err(format!("will: {what}")))?;
     let delay = properties.and_then(|properties| properties.delay_interval).unwrap_or_default();
     let message = Message {
         topic: topic.into(),

@@ -1,14 +1,17 @@
 //! Samples for a subscriber: the store's feed, addressed to the client's filters and written as JSON.
 //!
 //! Every sample taken by any node comes through here once, as `{"ts":…,"value":…}` on
-//! `sensors/{sensor}/{attribute}`, whatever way it was taken. The queue is the feed's own: bounded, and when its
+//! `sensors/{sensor}/{attribute}`, whatever way it was taken, and on `rooms/{room}/{sensor}/{attribute}` for each room that
+//! its sensor is in when it is sent. The queue is the feed's own: bounded, and when its
 //! client is too slow the feed counts what was skipped and goes on with what the rings still hold. Ingest never waits.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use rumqttd::protocol::QoS;
-use store::{Attribute, Change, Event, SampleTime, SensorId, Store, Subscription, ValueRef};
+use store::{
+    Attribute, Change, Event, RoomFilter, RoomId, SampleTime, SensorId, Store, Subscription, ValueRef,
+};
 
 use super::counters::Counters;
 use super::filter;
@@ -20,7 +23,7 @@ pub const MAX_WAITING: usize = 65_536;
 /// A sample as it is sent.
 #[derive(Debug)]
 pub struct Sample<'a> {
-    /// `sensors/{sensor}/{attribute}`.
+    /// `sensors/{sensor}/{attribute}`, or `rooms/{room}/{sensor}/{attribute}`.
     pub topic: &'a str,
     /// `{"ts":…,"value":…}`.
     pub payload: &'a [u8],
@@ -40,7 +43,9 @@ pub struct Samples {
 }
 
 struct Followed {
-    id: u64,
+    /// Where it follows in the feed, by sensor and by room: as far as the filter reaches.
+    by_sensor: Option<u64>,
+    by_room: Option<u64>,
     filter: Box<str>,
     options: Options,
 }
@@ -48,12 +53,30 @@ struct Followed {
 /// A change that is being sent.
 struct Current {
     change: Arc<Change>,
+    /// One at least.
+    addresses: Vec<Address>,
+    /// Indices by ascending time, where the change is not so already.
+    order: Option<Vec<usize>>,
+    /// Of the samples, each to all addresses.
+    next: usize,
+}
+
+/// Where a sample goes.
+struct Address {
     topic: String,
     qos: QoS,
     ids: Vec<usize>,
-    /// Indices by ascending time, where the change is not so already.
-    order: Option<Vec<usize>>,
-    next: usize,
+}
+
+impl Current {
+    fn is_spent(&self) -> bool {
+        self.next >= self.change.times.len() * self.addresses.len()
+    }
+
+    /// Whom the next one is for.
+    fn address(&self) -> &Address {
+        &self.addresses[self.next % self.addresses.len()]
+    }
 }
 
 impl std::fmt::Debug for Samples {
@@ -80,20 +103,35 @@ impl Samples {
             followed.options = options;
             return;
         }
-        self.last_id += 1;
-        let wanted: Box<str> = filter.into();
-        let matching: store::Filter = Arc::new(move |sensor: &SensorId, attribute: &Attribute| {
-            filter::matches_levels(&wanted, ["sensors", sensor.as_str(), attribute.as_str()])
+        let text: Arc<str> = filter.into();
+        let by_sensor = filter::reaches_sensors(filter).then(|| {
+            let wanted = text.clone();
+            let matching: store::Filter = Arc::new(move |sensor: &SensorId, attribute: &Attribute| {
+                filter::matches_levels(&wanted, ["sensors", sensor.as_str(), attribute.as_str()])
+            });
+            self.last_id += 1;
+            self.feed.follow_matching(self.last_id, &matching);
+            self.last_id
         });
-        self.feed.follow_matching(self.last_id, &matching);
-        self.followed.push(Followed { id: self.last_id, filter: filter.into(), options });
+        let by_room = filter::reaches_rooms(filter).then(|| {
+            let matching: RoomFilter =
+                Arc::new(move |room: &RoomId, sensor: &SensorId, attribute: &Attribute| {
+                    let levels = ["rooms", room.as_str(), sensor.as_str(), attribute.as_str()];
+                    filter::matches_levels(&text, levels)
+                });
+            self.last_id += 1;
+            self.feed.follow_in_rooms(self.last_id, &matching);
+            self.last_id
+        });
+        self.followed.push(Followed { by_sensor, by_room, filter: filter.into(), options });
     }
 
     /// Ends a subscription. True when no other is left.
     pub fn unsubscribe(&mut self, filter: &str) -> bool {
         if let Some(index) = self.followed.iter().position(|followed| *followed.filter == *filter) {
             let followed = self.followed.swap_remove(index);
-            self.feed.unfollow_matching(followed.id);
+            let ids = followed.by_sensor.into_iter().chain(followed.by_room);
+            ids.for_each(|id| self.feed.unfollow_matching(id));
         }
         self.followed.is_empty()
     }
@@ -114,22 +152,22 @@ impl Samples {
             let event = self.feed.try_next()?;
             self.take(event, counters);
         }
-        self.current.as_ref().map(|current| current.qos)
+        self.current.as_ref().map(|current| current.address().qos)
     }
 
     /// The sample that [`Self::peek`] or [`Self::ready`] spoke of.
     pub fn next(&mut self) -> Option<Sample<'_>> {
         self.drop_spent();
         let current = self.current.as_mut()?;
-        let index = current.order.as_ref().map_or(current.next, |order| order[current.next]);
+        let at = current.next;
         current.next += 1;
-        write_sample(current.change.times[index], current.change.values.get(index), &mut self.text);
-        Some(Sample {
-            topic: &current.topic,
-            payload: self.text.as_bytes(),
-            qos: current.qos,
-            ids: &current.ids,
-        })
+        let count = current.addresses.len();
+        if at.is_multiple_of(count) || self.text.is_empty() {
+            let index = current.order.as_ref().map_or(at / count, |order| order[at / count]);
+            write_sample(current.change.times[index], current.change.values.get(index), &mut self.text);
+        }
+        let Address { topic, qos, ids } = &current.addresses[at % count];
+        Some(Sample { topic, payload: self.text.as_bytes(), qos: *qos, ids })
     }
 
     /// Gives back what sending needed, once there is nothing to send.
@@ -141,7 +179,7 @@ impl Samples {
     }
 
     fn drop_spent(&mut self) {
-        if self.current.as_ref().is_some_and(|current| current.next == current.change.times.len()) {
+        if self.current.as_ref().is_some_and(Current::is_spent) {
             self.current = None;
         }
     }
@@ -158,23 +196,39 @@ impl Samples {
         }
     }
 
-    /// Whom a change is for; nobody, when the subscription has ended meanwhile.
+    /// Whom a change is for; nobody, when the subscription has ended meanwhile, or the sensor has left the room.
     fn address(&self, change: Arc<Change>) -> Option<Current> {
-        let levels = ["sensors", change.series.sensor().as_str(), change.series.attribute().as_str()];
-        let (mut qos, mut ids) = (None, Vec::new());
-        for followed in
-            self.followed.iter().filter(|followed| filter::matches_levels(&followed.filter, levels))
-        {
-            ids.extend(followed.options.id);
-            qos = qos.max(Some(followed.options.qos as u8));
+        let (sensor, attribute) = (change.series.sensor(), change.series.attribute());
+        let mut addresses = Vec::new();
+        if self.followed.iter().any(|followed| followed.by_sensor.is_some()) {
+            addresses.extend(self.to(&["sensors", sensor.as_str(), attribute.as_str()]));
         }
-        let qos = rumqttd::protocol::qos(qos?)?;
+        if self.followed.iter().any(|followed| followed.by_room.is_some()) {
+            for room in self.feed.rooms_of(sensor) {
+                addresses.extend(self.to(&["rooms", room.as_str(), sensor.as_str(), attribute.as_str()]));
+            }
+        }
+        if addresses.is_empty() {
+            return None;
+        }
         let order = (!change.times.is_sorted()).then(|| {
             let mut order: Vec<usize> = (0..change.times.len()).collect();
             order.sort_by_key(|&index| change.times[index]);
             order
         });
-        Some(Current { topic: levels.join("/"), qos, ids, order, next: 0, change })
+        Some(Current { addresses, order, next: 0, change })
+    }
+
+    /// The topic of these levels, if a filter matches it.
+    fn to(&self, levels: &[&str]) -> Option<Address> {
+        let (mut qos, mut ids) = (None, Vec::new());
+        let matches = |followed: &&Followed| filter::matches_levels(&followed.filter, levels.iter().copied());
+        for followed in self.followed.iter().filter(matches) {
+            ids.extend(followed.options.id);
+            qos = qos.max(Some(followed.options.qos as u8));
+        }
+        let qos = rumqttd::protocol::qos(qos?)?;
+        Some(Address { topic: levels.join("/"), qos, ids })
     }
 }
 

@@ -8,6 +8,14 @@ use super::senml;
 
 /// Topics under this are sensors'.
 pub const PREFIX: &str = "sensors/";
+/// Topics under these are written by the nodes alone: samples by room, and advice.
+pub const RESERVED: [&str; 2] = ["rooms/", "advice/"];
+
+/// Why clients may not publish to `topic`, if they may not.
+pub fn reserved(topic: &str) -> Option<String> {
+    let prefix = RESERVED.into_iter().find(|prefix| topic.starts_with(prefix))?;
+    Some(format!("topic {topic:?}: what stands below {prefix} comes from the nodes; publish to sensors/"))
+}
 
 /// A topic of sensors, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

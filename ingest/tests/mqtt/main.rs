@@ -7,4 +7,5 @@ mod mosquitto;
 mod node;
 mod ordinary;
 mod raw;
+mod rooms;
 mod sessions;

@@ -146,6 +146,19 @@ impl Room {
         self.code.val.filter(|_| self.is_there()).map(|code| (code, self.code.marker))
     }
 
+    /// The sensors that a change may bring in or take out.
+    pub fn touches(&self, change: &Change) -> Vec<SensorId> {
+        match change {
+            Change::Sensors(orswot::Op::Add { members, .. } | orswot::Op::Rm { members, .. }) => {
+                members.clone()
+            }
+            Change::Whole(other) => {
+                self.sensors.read().val.union(&other.sensors.read().val).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Applies a change; [`Change::Delete`] is not the room's own.
     pub fn apply(&mut self, change: Change, stamp: Stamp) {
         match change {

@@ -55,6 +55,8 @@ pub struct Rooms {
     by_deletion: BTreeSet<(Stamp, RoomId)>,
     /// The rooms that ask for a code, since when; the first has it.
     codes: BTreeMap<JoinCode, Vec<(Stamp, RoomId)>>,
+    /// The rooms that a sensor is in, by id. It follows from `held`.
+    by_sensor: BTreeMap<SensorId, Vec<RoomId>>,
     /// Those of which the disk lacks something.
     unsaved: BTreeSet<RoomId>,
     /// Forgets at once what was deleted: a rule that the simulation breaks on purpose.
@@ -89,6 +91,11 @@ impl Rooms {
         self.held.iter().filter(|(_, room)| room.is_there()).map(|(id, _)| id)
     }
 
+    /// The rooms that a sensor is in, by id.
+    pub fn of(&self, sensor: &SensorId) -> &[RoomId] {
+        self.by_sensor.get(sensor).map_or(&[], Vec::as_slice)
+    }
+
     /// What there is to say of a room.
     pub fn view(&self, room: &str) -> Option<RoomView> {
         let (id, room) = self.held.get_key_value(room).filter(|(_, room)| room.is_there())?;
@@ -117,18 +124,35 @@ impl Rooms {
     }
 
     /// Applies an operation, of this node or of another. False when it is of a room that is gone.
+    #[cfg(any(test, feature = "sim"))]
     pub fn apply(&mut self, operation: RoomOperation) -> bool {
+        self.apply_noting(operation, &mut Vec::new())
+    }
+
+    /// Applies an operation, of this node or of another, and notes the sensors that are in other rooms than before. False
+    /// when it is of a room that is gone.
+    pub fn apply_noting(&mut self, operation: RoomOperation, moved: &mut Vec<SensorId>) -> bool {
         let RoomOperation { room: id, stamp, change } = operation;
         if change == Change::Delete {
-            return self.delete(&id, stamp);
+            return self.delete(&id, stamp, moved);
         }
         if self.deleted.contains_key(&id) {
             return false;
         }
         let room = self.held.entry(id.clone()).or_default();
         let before = room.asks();
+        let mut touched = room.touches(&change);
+        let was_there = room.is_there();
         room.apply(change, stamp);
         let after = room.asks();
+        if room.is_there() && !was_there {
+            // What others said of it before it was made counts from here on.
+            touched = room.sensors.read().val.into_iter().collect();
+        }
+        for sensor in touched {
+            let is_in = room.is_there() && room.sensors.contains(&sensor).val;
+            file(&mut self.by_sensor, sensor, &id, is_in, moved);
+        }
         if before != after {
             self.reindex(&id, before, after);
         }
@@ -153,8 +177,11 @@ impl Rooms {
     }
 
     /// Deleted on both sides, it was deleted at the later stamp.
-    fn delete(&mut self, id: &RoomId, stamp: Stamp) -> bool {
+    fn delete(&mut self, id: &RoomId, stamp: Stamp, moved: &mut Vec<SensorId>) -> bool {
         let held = self.held.remove(id);
+        for sensor in held.iter().flat_map(|room| room.sensors.read().val) {
+            file(&mut self.by_sensor, sensor, id, false, moved);
+        }
         let was_there = held.as_ref().is_some_and(|room| room.is_there());
         self.reindex(id, held.and_then(|room| room.asks()), None);
         if self.forgets() {
@@ -241,6 +268,34 @@ impl Rooms {
     #[cfg(any(test, feature = "sim"))]
     pub fn is_deleted(&self, room: &RoomId) -> bool {
         self.deleted.contains_key(room)
+    }
+}
+
+/// Files a room under a sensor, or takes it out; notes the sensor when that is new.
+fn file(
+    by_sensor: &mut BTreeMap<SensorId, Vec<RoomId>>,
+    sensor: SensorId,
+    room: &RoomId,
+    is_in: bool,
+    moved: &mut Vec<SensorId>,
+) {
+    let rooms = by_sensor.entry(sensor.clone()).or_default();
+    let changed = match (rooms.binary_search(room), is_in) {
+        (Ok(at), false) => {
+            rooms.remove(at);
+            true
+        }
+        (Err(at), true) => {
+            rooms.insert(at, room.clone());
+            true
+        }
+        _ => false,
+    };
+    if rooms.is_empty() {
+        by_sensor.remove(&sensor);
+    }
+    if changed {
+        moved.push(sensor);
     }
 }
 

@@ -309,6 +309,10 @@ proptest! {
             prop_assert_eq!(rooms.by_code(code(number)), asking.min().map(|first| first.1));
         }
         prop_assert_eq!(rooms.count(), rooms.ids().count());
+        for number in 0..8 {
+            let of = rooms.ids().filter(|id| rooms.get(id.as_str()).unwrap().sensors.contains(&sensor(number)).val);
+            prop_assert_eq!(rooms.of(&sensor(number)), of.cloned().collect::<Vec<_>>());
+        }
     }
 
     #[test]
