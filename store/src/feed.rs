@@ -4,6 +4,9 @@
 //! are only noted as spans of time ([`Missed`]), and when the queue has been read the subscriber is told how many samples it
 //! missed live and gets what the ring still holds of them. Ingest never waits for a subscriber.
 //!
+//! Of sensors, rooms and people a subscriber is told to look again, not what changed: each stands once among its events,
+//! however often it changes, so what waits is bounded by what there is, and no last state is missed.
+//!
 //! Invariant: between [`Subscription::follow`] and `unfollow` each change is delivered once, or counted as skipped.
 //! Lock order: catalogue, then series, then queue.
 
@@ -26,9 +29,6 @@ use crate::series::{Series, State};
 
 pub mod in_rooms;
 mod missed;
-
-/// Events of the catalogue that may wait; beyond, they are dropped, since the next one makes the reader look again.
-const CATALOG_EVENTS: usize = 1024;
 
 /// Signals that may wait; a further one is refused.
 pub(crate) const SIGNALS: usize = 256;
@@ -54,9 +54,9 @@ pub enum Event {
         /// How many.
         skipped: u64,
     },
-    /// A sensor is new, or what is said of it changed.
+    /// A sensor is new, gone, or what is said of it changed: look again.
     Sensor(SensorId),
-    /// A room is new, changed, or gone.
+    /// A room is new, changed, or gone: look again.
     Room(RoomId),
     /// Who is in a followed room changed, perhaps more than once: look again.
     Presence(RoomId),
@@ -64,6 +64,27 @@ pub enum Event {
     Attention(SensorId),
     /// Somebody in a room sent something to the one who entered it with this subscription.
     Signal(Arc<Signal>),
+}
+
+/// What a subscriber is told to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Look {
+    Sensor(SensorId),
+    Room(RoomId),
+    Presence(RoomId),
+    Attention(SensorId),
+}
+
+impl Event {
+    fn look(&self) -> Option<Look> {
+        Some(match self {
+            Self::Sensor(sensor) => Look::Sensor(sensor.clone()),
+            Self::Room(room) => Look::Room(room.clone()),
+            Self::Presence(room) => Look::Presence(room.clone()),
+            Self::Attention(sensor) => Look::Attention(sensor.clone()),
+            Self::Samples(_) | Self::Lagged { .. } | Self::Signal(_) => return None,
+        })
+    }
 }
 
 /// What to send of a series before it is live.
@@ -92,10 +113,8 @@ pub(crate) struct Follower {
 struct Waiting {
     events: VecDeque<Event>,
     samples: usize,
-    catalog: usize,
-    /// Rooms and sensors that it is going to be told of anyway: each stands once among the events.
-    rooms: HashSet<RoomId>,
-    attention: HashSet<SensorId>,
+    /// What it is going to be told to look at anyway.
+    looks: HashSet<Look>,
     signals: usize,
     behind: HashMap<SeriesId, Behind>,
     /// Resynchronised samples, delivered before anything else.
@@ -141,29 +160,12 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Tells its reader to look again at what `news` names.
     fn tell(&self, news: &Event) {
+        let Some(look) = news.look() else { return };
         let mut waiting = self.waiting.lock();
-        if waiting.catalog < CATALOG_EVENTS {
-            waiting.catalog += 1;
+        if waiting.looks.insert(look) {
             waiting.events.push_back(news.clone());
-            drop(waiting);
-            self.ready.notify_one();
-        }
-    }
-
-    fn tell_presence(&self, room: &RoomId) {
-        let mut waiting = self.waiting.lock();
-        if waiting.rooms.insert(room.clone()) {
-            waiting.events.push_back(Event::Presence(room.clone()));
-            drop(waiting);
-            self.ready.notify_one();
-        }
-    }
-
-    fn tell_attention(&self, sensor: &SensorId) {
-        let mut waiting = self.waiting.lock();
-        if waiting.attention.insert(sensor.clone()) {
-            waiting.events.push_back(Event::Attention(sensor.clone()));
             drop(waiting);
             self.ready.notify_one();
         }
@@ -229,13 +231,15 @@ impl Feed {
     /// Tells those who follow `room` that somebody came or went.
     pub(crate) fn presence(&self, room: &RoomId) {
         if let Some(followers) = self.wishes.lock().rooms.get(room) {
-            followers.iter().for_each(|queue| queue.tell_presence(room));
+            let news = Event::Presence(room.clone());
+            followers.iter().for_each(|queue| queue.tell(&news));
         }
     }
 
     /// Tells those who follow attention that `sensor` is watched otherwise than before.
     pub(crate) fn attention(&self, sensor: &SensorId) {
-        self.wishes.lock().attention.iter().for_each(|queue| queue.tell_attention(sensor));
+        let news = Event::Attention(sensor.clone());
+        self.wishes.lock().attention.iter().for_each(|queue| queue.tell(&news));
     }
 }
 
@@ -449,11 +453,8 @@ impl Subscription {
             if let Some(event) = waiting.events.pop_front() {
                 match &event {
                     Event::Samples(change) => waiting.samples -= change.times.len(),
-                    Event::Sensor(_) | Event::Room(_) => waiting.catalog -= 1,
-                    Event::Presence(room) => drop(waiting.rooms.remove(room)),
-                    Event::Attention(sensor) => drop(waiting.attention.remove(sensor)),
                     Event::Signal(_) => waiting.signals -= 1,
-                    Event::Lagged { .. } => {}
+                    told => drop(told.look().map(|look| waiting.looks.remove(&look))),
                 }
                 return Some(event);
             }

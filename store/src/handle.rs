@@ -113,6 +113,14 @@ pub struct Page {
     pub limit: usize,
 }
 
+impl Page {
+    /// Whether it asks for a sensor of this id and name.
+    pub(crate) fn wants(&self, id: &str, name: Option<&str>) -> bool {
+        let Some(needle) = self.q.as_ref().map(|q| q.to_lowercase()) else { return true };
+        [Some(id), name].into_iter().flatten().any(|text| text.to_lowercase().contains(&needle))
+    }
+}
+
 /// What there is to say of a sensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SensorView {
@@ -431,19 +439,7 @@ impl Store {
 
     /// Sensors by id, and the cursor of the page behind them.
     pub fn sensors(&self, page: &Page) -> (Vec<SensorView>, Option<String>) {
-        let needle = page.q.as_ref().map(|q| q.to_lowercase());
-        let wanted = |sensor: &Sensor| match &needle {
-            None => true,
-            Some(needle) => {
-                sensor.id.as_str().to_lowercase().contains(needle)
-                    || sensor
-                        .name
-                        .lock()
-                        .val
-                        .as_ref()
-                        .is_some_and(|name| name.to_lowercase().contains(needle))
-            }
-        };
+        let wanted = |sensor: &Sensor| page.wants(sensor.id.as_str(), sensor.name.lock().val.as_deref());
         let mut found = self.0.memory.page(page.after.as_deref(), page.limit.saturating_add(1), wanted);
         let more = found.len() > page.limit;
         found.truncate(page.limit);

@@ -2,11 +2,11 @@
 //! ticket says so, like a sample.
 //!
 //! A temporary room is one by its flag alone here. Who is in it is for presence to know, which lasts no longer than
-//! its nodes do; the first node of the room by rendezvous hash calls [`Store::delete_room`] when it has been empty for long.
+//! its nodes do; `cluster::expiry` calls [`Store::delete_room`] when it has been empty for long.
 
 use crate::feed::Event;
 use crate::group::Ticket;
-use crate::handle::Store;
+use crate::handle::{Page, SensorView, Store};
 use crate::model::ids::{NodeName, PersonId, RoomId, SensorId};
 use crate::model::room::{JoinCode, drawn};
 use crate::registry::Operation;
@@ -98,6 +98,46 @@ impl Store {
     pub fn rooms(&self) -> Vec<RoomView> {
         let rooms = self.memory().rooms.read();
         rooms.ids().filter_map(|room| rooms.view(room.as_str())).collect()
+    }
+
+    /// How many rooms there are.
+    pub fn count_rooms(&self) -> usize {
+        self.memory().rooms.read().count()
+    }
+
+    /// Whether there is such a room.
+    pub fn has_room(&self, room: &RoomId) -> bool {
+        self.memory().rooms.read().get(room.as_str()).is_some()
+    }
+
+    /// Whether there is such a room, and it goes when it is empty.
+    pub(crate) fn is_temporary(&self, room: &RoomId) -> bool {
+        let rooms = self.memory().rooms.read();
+        rooms.get(room.as_str()).is_some_and(|room| room.temporary.val == Some(true))
+    }
+
+    /// The rooms that go when they are empty.
+    pub(crate) fn temporary_rooms(&self) -> Vec<RoomId> {
+        let rooms = self.memory().rooms.read();
+        let temporary =
+            |id: &&RoomId| rooms.get(id.as_str()).is_some_and(|room| room.temporary.val == Some(true));
+        rooms.ids().filter(temporary).cloned().collect()
+    }
+
+    /// The sensors of a room that are known, by id, and the cursor of the page behind them; `None` when there is no
+    /// such room.
+    pub fn sensors_of(&self, room: &str, page: &Page) -> Option<(Vec<SensorView>, Option<String>)> {
+        let sensors = self.room(room)?.sensors;
+        let behind = sensors.iter().map(SensorId::as_str).filter(|id| page.after.as_deref() < Some(*id));
+        let mut found: Vec<_> = behind
+            .filter_map(|id| self.sensor(id))
+            .filter(|view| page.wants(view.sensor.as_str(), view.name.as_deref()))
+            .take(page.limit.saturating_add(1))
+            .collect();
+        let more = found.len() > page.limit;
+        found.truncate(page.limit);
+        let next = found.last().filter(|_| more).map(|view| view.sensor.as_str().to_owned());
+        Some((found, next))
     }
 
     /// The room that a join code opens.

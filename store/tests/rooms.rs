@@ -113,21 +113,36 @@ async fn rooms_come_back_from_the_log_and_from_a_checkpoint() {
 }
 
 #[tokio::test]
-async fn whoever_follows_the_catalogue_is_told_of_each_change_of_a_room() {
+async fn whoever_follows_the_catalogue_is_told_to_look_at_what_changed_once_however_often_it_did() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path(), 64 << 20);
     let mut feed = store.subscribe(10);
     feed.follow_catalog(true);
     let (room, _) = store.create_room(named("Lab")).unwrap();
     let room = room.room;
-    store.add_sensor(&room, &sensor(1)).unwrap();
-    store.delete_room(&room).unwrap();
-    for _ in 0..3 {
+    let changes: [&dyn Fn(); 2] = [&|| (), &|| {
+        store.add_sensor(&room, &sensor(1)).unwrap();
+        store.rename_room(&room, "Hall".into()).unwrap();
+        store.delete_room(&room).unwrap();
+    }];
+    for change in changes {
+        change();
         let told = timeout(WITHIN, feed.next()).await.expect("told");
         assert!(matches!(&told, Event::Room(id) if *id == room), "{told:?}");
+        assert!(feed.try_next().is_none(), "it has looked");
     }
     assert!(store.rename_room(&room, "Late".into()).is_err());
     assert!(feed.try_next().is_none(), "nothing changed");
+    // However much changes while it does not read, it misses nothing.
+    let mut changed: Vec<_> = (0..3000).map(|_| store.create_room(named("Lab")).unwrap().0.room).collect();
+    let told = std::iter::from_fn(|| feed.try_next()).map(|event| match event {
+        Event::Room(room) => room,
+        other => panic!("{other:?}"),
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    changed.sort_unstable();
+    assert_eq!(told, changed);
     store.close().await;
     assert!(store.create_room(named("Late")).unwrap().1.kept().await.is_err(), "it is closed");
 }

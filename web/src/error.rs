@@ -7,10 +7,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use store::{IdError, RoomError};
 
 /// Longest text of a framework's own rejection that is taken over as a message, in bytes; a longer one is left out.
 const MAX_REJECTION_BYTES: usize = 4096;
@@ -25,12 +26,46 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// When it may be asked again, where the status says that it may; in seconds.
+    retry_after: u64,
 }
 
 impl ApiError {
     /// An error with its status, code and message.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_after: 1 }
+    }
+
+    /// A refusal of the framework itself, in our form.
+    pub(crate) fn of_framework(status: StatusCode, message: &str) -> Self {
+        Self::new(status, code_of(status), message)
+    }
+
+    /// 503: what was taken cannot be kept.
+    pub fn store_failed(failed: &store::Failed) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", failed.to_string())
+    }
+
+    /// The same error, with when it may be asked again, rounded up.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: wait.as_millis().div_ceil(1000).max(1) as u64, ..self }
+    }
+
+    /// 400: a body is JSON, but lacks a field or has one of another form.
+    pub fn malformed(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", shown(&message.to_string()))
+    }
+
+    /// 422: what should be an id is none.
+    pub fn bad_id(error: &IdError) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_id", error.to_string())
+    }
+
+    /// 404: there is no such room.
+    pub fn unknown_room(room: &str) -> Self {
+        let message = format!("there is no room {:?}", shown(room));
+        Self::new(StatusCode::NOT_FOUND, "unknown_room", message)
     }
 
     /// 400: `parameter` of the query has a value that it may not have.
@@ -56,6 +91,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "unknown_path", format!("there is nothing at {}", shown(path)))
     }
 
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The snake-case code.
     pub fn code(&self) -> &'static str {
         self.code
@@ -63,7 +103,7 @@ impl ApiError {
 }
 
 /// The beginning of a client's value, so that an answer is no larger than it must be.
-fn shown(value: &str) -> String {
+pub(crate) fn shown(value: &str) -> String {
     match value.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
@@ -78,6 +118,23 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        let status = match error {
+            RoomError::Unknown(_) => StatusCode::NOT_FOUND,
+            RoomError::OlderNode(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RoomError::NameBlank(_)
+            | RoomError::NameTooLong { .. }
+            | RoomError::NameControl { .. }
+            | RoomError::TooManyRooms(_)
+            | RoomError::TooManySensors { .. }
+            | RoomError::TooManyMembers { .. }
+            | RoomError::TooManyPeople { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, error.code(), shown(&error.to_string()))
+    }
+}
+
 /// The body of an error.
 pub fn body(code: &str, message: &str) -> serde_json::Value {
     json!({ "error": { "code": code, "message": message } })
@@ -87,7 +144,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(body(self.code, &self.message))).into_response();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, self.retry_after.into());
         }
         response
     }
@@ -124,7 +181,7 @@ pub async fn uniform(request: Request, next: Next) -> Response {
     };
     parts.headers.remove(header::CONTENT_TYPE);
     parts.headers.remove(header::CONTENT_LENGTH);
-    let mut response = ApiError::new(status, code_of(status), message).into_response();
+    let mut response = ApiError::of_framework(status, &message).into_response();
     for (name, value) in &parts.headers {
         response.headers_mut().insert(name, value.clone());
     }

@@ -12,7 +12,8 @@
 //! | [`encode`] | samples as JSON, CSV and `SenML`, streamed |
 //! | [`live`] | the live socket and its frames |
 //! | [`rate`] | samples a second |
-//! | `rooms` | which rooms there are, and people in them as messages have them |
+//! | `rooms` | rooms and people in them as answers and messages have them; opening one by its code |
+//! | [`guesses`] | wrong join codes, by address |
 //! | [`pages`] | pages, rendered on the server |
 //! | `assets` | the embedded files of the pages |
 
@@ -21,6 +22,7 @@ mod assets;
 pub mod encode;
 pub mod error;
 pub mod guard;
+pub mod guesses;
 mod health;
 pub mod live;
 pub mod metrics;

@@ -136,6 +136,14 @@ pub async fn get(Extract(state): Extract<State>) -> Response {
         live.skipped,
     );
     out.gauge("devices", "Connected devices.", state.devices().connected());
+    out.gauge("rooms", "Rooms known.", state.store().count_rooms());
+    let guesses = state.guesses().figures();
+    out.counters(
+        "join_codes_total",
+        "Join codes that opened no room, and those not looked at because their address had tried too many.",
+        "fate",
+        [("wrong", guesses.wrong), ("refused", guesses.refused)],
+    );
     cluster(&state, &mut out);
     state.devices().expose(&mut out);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out.into_text()).into_response()
@@ -180,6 +188,11 @@ fn cluster(state: &State, out: &mut Exposition) {
             figures.diverged,
         ),
         ("peer_malformed_total", "Messages of peers that could not be read.", figures.malformed),
+        (
+            "rooms_expired_total",
+            "Temporary rooms that this node deleted: empty for long.",
+            figures.rooms_expired,
+        ),
         ("link_sent_bytes_total", "Bytes sent to peers, before encryption.", figures.bytes_sent),
         ("link_received_bytes_total", "Bytes received from peers.", figures.bytes_received),
     ] {

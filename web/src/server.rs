@@ -3,14 +3,21 @@
 //! Invariant: a connection that says nothing, stops in the middle of a request, or stops reading its answer is closed
 //! in bounded time; none outlives [`Server::run`] and the drain that follows it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::Request;
+use axum::http::request::Parts;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -54,6 +61,36 @@ impl Default for Limits {
     }
 }
 
+/// Who asks, as an extension of each request: the address at the other end of its connection. Of a request that came
+/// through none (in a test) it is `0.0.0.0`.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED))))
+    }
+}
+
+/// The router as one connection calls it.
+struct Called {
+    router: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for Called {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.router.call(request)
+    }
+}
+
 /// Serves a router on a listener.
 #[derive(Debug)]
 pub struct Server {
@@ -82,8 +119,8 @@ impl Server {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections; is the limit of open files too low?");
@@ -105,7 +142,8 @@ impl Server {
                 _slot: slot,
                 _open: self.connections.token(),
             };
-            tokio::spawn(serve(io, router.clone(), self.limits.head_within, stop.clone()));
+            let service = Called { router: TowerToHyperService::new(router.clone()), peer: Peer(from.ip()) };
+            tokio::spawn(serve(io, service, self.limits.head_within, stop.clone()));
         }
         self.connections.close();
     }
@@ -138,8 +176,7 @@ async fn refuse(mut stream: TcpStream) {
 }
 
 /// One connection, to its end or its upgrade.
-async fn serve(io: Guarded, router: Router, head_within: Duration, stop: CancellationToken) {
-    let service = TowerToHyperService::new(router);
+async fn serve(io: Guarded, service: Called, head_within: Duration, stop: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_within)

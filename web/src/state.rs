@@ -7,6 +7,7 @@ use store::cluster::view::{Load, Nodes, Readiness};
 use store::{Stats, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::guesses::Guesses;
 use crate::live::hub::Hub;
 use crate::metrics::Exposition;
 use crate::rate::Rate;
@@ -90,6 +91,7 @@ struct Inner {
     setup: Setup,
     hub: Hub,
     rate: Rate,
+    guesses: Guesses,
 }
 
 impl fmt::Debug for State {
@@ -101,7 +103,12 @@ impl fmt::Debug for State {
 impl State {
     /// The state of a node that has just opened its store.
     pub fn new(setup: Setup) -> Self {
-        Self(Arc::new(Inner { setup, hub: Hub::default(), rate: Rate::default() }))
+        Self(Arc::new(Inner {
+            setup,
+            hub: Hub::default(),
+            rate: Rate::default(),
+            guesses: Guesses::default(),
+        }))
     }
 
     /// What the node keeps.
@@ -154,6 +161,11 @@ impl State {
     /// The viewers.
     pub fn hub(&self) -> &Hub {
         &self.0.hub
+    }
+
+    /// Who guesses join codes.
+    pub fn guesses(&self) -> &Guesses {
+        &self.0.guesses
     }
 
     /// Samples a second.

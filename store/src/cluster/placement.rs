@@ -5,14 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::ids::{NodeName, Partition};
+use crate::model::ids::{NodeName, Partition, RoomId};
 use crate::replica::frame::REGISTRY;
 use crate::replica::version::BLOCKS;
 
 /// The weight of a node for a partition; the highest keep it.
 fn weight(node: &NodeName, partition: Partition) -> u64 {
+    weight_for(node, &partition.0.to_le_bytes())
+}
+
+fn weight_for(node: &NodeName, what: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&partition.0.to_le_bytes());
+    hasher.update(what);
     hasher.update(node.as_str().as_bytes());
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
@@ -25,6 +29,11 @@ pub fn ranked<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, partition: Part
     let mut ranked: Vec<_> = nodes.into_iter().map(|node| (weight(node, partition), node)).collect();
     ranked.sort_unstable_by(|a, b| b.cmp(a));
     ranked.into_iter().map(|(_, node)| node).collect()
+}
+
+/// The node that does for a room what only one may do.
+pub fn first<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, room: &RoomId) -> Option<&'a NodeName> {
+    nodes.into_iter().max_by_key(|node| (weight_for(node, room.as_str().as_bytes()), *node))
 }
 
 /// Whether `node` is among the `replicas` nodes that keep `partition`.
@@ -78,6 +87,9 @@ mod tests {
         let names = names(4);
         let order: Vec<_> = ranked(&names, Partition(7)).into_iter().map(NodeName::as_str).collect();
         assert_eq!(order, ["node-3", "node-0", "node-2", "node-1"]);
+        let firsts =
+            ["r1", "r2", "r3"].map(|room| first(&names, &RoomId::new(room).unwrap()).unwrap().as_str());
+        assert_eq!(firsts, ["node-0", "node-1", "node-2"]);
     }
 
     #[test]

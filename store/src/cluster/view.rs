@@ -162,6 +162,8 @@ pub struct Figures {
     pub diverged: u64,
     /// Messages of peers that could not be read, or made no sense.
     pub malformed: u64,
+    /// Temporary rooms that this node deleted because they were empty for long.
+    pub rooms_expired: u64,
     /// Bytes sent on links, before encryption.
     pub bytes_sent: u64,
     /// Bytes received on links.

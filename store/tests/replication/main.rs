@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+mod expiry;
 mod passing;
 
 /// A guard, not an expectation.

@@ -1,6 +1,7 @@
 //! The HTTP API under `/api/v1`. Handlers read the store and never wait for its disk; those
 //! that change something wait until it is kept.
 
+mod body;
 pub(crate) mod cluster;
 pub(crate) mod query;
 mod rooms;
@@ -15,9 +16,9 @@ use crate::State;
 /// The routes of the API, with their full paths.
 pub fn router() -> Router<State> {
     Router::new()
+        .merge(rooms::router())
         .route("/api/v1/node", get(cluster::node))
         .route("/api/v1/cluster", get(cluster::cluster))
-        .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
         .route("/api/v1/sensors", get(sensors::list))
         .route("/api/v1/sensors/{sensor}", get(sensors::one).delete(sensors::clear))
         .route("/api/v1/sensors/{sensor}/ledger", get(sensors::ledger))

@@ -146,17 +146,16 @@ struct List<'a> {
 /// `GET sensors?room=&q=&limit=&cursor=`.
 pub(super) async fn list(Extract(state): Extract<State>, uri: Uri) -> Result<Response, ApiError> {
     let query = Query::of(&uri)?;
-    if let Some(room) = query.text("room")?.filter(|room| !room.is_empty()) {
-        let message = format!("there is no room {room:?}; this version has no rooms yet");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));
-    }
     let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
     let page = Page {
         q: owned(query.text("q")?),
         after: owned(query.text("cursor")?),
         limit: query.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT),
     };
-    let (views, next) = state.store().sensors(&page);
+    let (views, next) = match query.text("room")?.filter(|room| !room.is_empty()) {
+        Some(room) => state.store().sensors_of(room, &page).ok_or_else(|| ApiError::unknown_room(room))?,
+        None => state.store().sensors(&page),
+    };
     let sensors: Vec<Described<'_>> = views.iter().map(Described::from).collect();
     Ok(Json(List { sensors, next }).into_response())
 }
@@ -178,9 +177,7 @@ pub(super) async fn clear(
     let sensor = SensorId::new(&id).ok();
     let cleared = sensor.and_then(|sensor| state.store().clear(&sensor));
     let ticket = cleared.ok_or_else(|| ApiError::unknown_sensor(&id))?;
-    ticket.kept().await.map_err(|failed| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", failed.to_string())
-    })?;
+    ticket.kept().await.map_err(|failed| ApiError::store_failed(&failed))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

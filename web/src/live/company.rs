@@ -39,7 +39,7 @@ impl Company {
         enter: &Enter,
     ) -> Result<(), Refused> {
         let Enter { room, id, name, call } = enter;
-        if !rooms::exists(store, room) {
+        if !store.has_room(room) {
             return Err(refused("unknown_room", format!("there is no room {:?}", room.as_str())));
         }
         if !self.0.contains_key(room) && self.0.len() >= MAX_ROOMS {
@@ -65,6 +65,20 @@ impl Company {
     pub(super) fn leave(&mut self, subscription: &mut Subscription, room: &RoomId) -> Result<(), Refused> {
         subscription.follow_room(room, false);
         self.0.remove(room).map(drop).ok_or_else(|| not_in(room))
+    }
+
+    /// Whether the viewer is in a room.
+    pub(super) fn is_in(&self, room: &RoomId) -> bool {
+        self.0.contains_key(room)
+    }
+
+    /// A room is gone: everybody has left it. Gives the message that says so, when the viewer was in it.
+    pub(super) fn gone(&mut self, subscription: &mut Subscription, room: &RoomId) -> Option<String> {
+        let Visit { stay, told } = self.0.remove(room)?;
+        subscription.follow_room(room, false);
+        drop(stay);
+        let left: Vec<_> = told.values().map(rooms::person).collect();
+        Some(presence(room, &[], &left))
     }
 
     /// Sends something to somebody in a room that both are in.
@@ -99,9 +113,12 @@ impl Company {
         if joined.is_empty() && left.is_empty() {
             return None;
         }
-        let news = json!({ "type": "presence", "room": room.as_str(), "joined": joined, "left": left });
-        Some(news.to_string())
+        Some(presence(room, &joined, &left))
     }
+}
+
+fn presence(room: &RoomId, joined: &[Value], left: &[Value]) -> String {
+    json!({ "type": "presence", "room": room.as_str(), "joined": joined, "left": left }).to_string()
 }
 
 /// A signal as the one whom it is for gets it.

@@ -20,6 +20,9 @@ pub(super) struct Gazes {
 
 #[derive(Debug)]
 struct Look {
+    /// Those that the watch names.
+    named: Vec<SensorId>,
+    /// These, and those of its rooms.
     sensors: Vec<SensorId>,
     level: Level,
     /// While it lives, the store counts it.
@@ -31,12 +34,37 @@ impl Gazes {
         Self { store, cap: Level::High, open: HashMap::new() }
     }
 
-    /// A watch has begun; one of the same number ends.
-    pub(super) fn begin(&mut self, id: u64, sensors: impl Iterator<Item = SensorId>, level: Level) {
-        let sensors: Vec<_> = sensors.collect::<BTreeSet<_>>().into_iter().collect();
-        let gaze = self.store.attend(sensors.clone(), level.min(self.cap));
+    /// A watch has begun, of sensors that it names and of those of its rooms; one of the same number ends.
+    pub(super) fn begin<'a>(
+        &mut self,
+        id: u64,
+        named: Vec<SensorId>,
+        of_rooms: impl Iterator<Item = &'a SensorId>,
+        level: Level,
+    ) {
+        let look = self.look(named, of_rooms, level);
         // The one before ends when the new one stands, so that nothing falls in between.
-        self.open.insert(id, Look { sensors, level, gaze });
+        self.open.insert(id, look);
+    }
+
+    /// The rooms of a watch have other sensors than before.
+    pub(super) fn turn<'a>(&mut self, id: u64, of_rooms: impl Iterator<Item = &'a SensorId>) {
+        let Some(look) = self.open.get_mut(&id) else { return };
+        let (named, level) = (std::mem::take(&mut look.named), look.level);
+        let look = self.look(named, of_rooms, level);
+        self.open.insert(id, look);
+    }
+
+    fn look<'a>(
+        &self,
+        named: Vec<SensorId>,
+        of_rooms: impl Iterator<Item = &'a SensorId>,
+        level: Level,
+    ) -> Look {
+        let sensors: BTreeSet<_> = named.iter().cloned().chain(of_rooms.cloned()).collect();
+        let sensors: Vec<_> = sensors.into_iter().collect();
+        let gaze = self.store.attend(sensors.clone(), level.min(self.cap));
+        Look { named, sensors, level, gaze }
     }
 
     /// A watch has ended.

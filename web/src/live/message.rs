@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
-use store::{Attribute, Level, MAX_KEEP, PersonId, RoomId, SampleTime, SensorId};
+use store::{Attribute, Level, MAX_KEEP, MAX_NAME_CHARS, PersonId, RoomId, SampleTime, SensorId};
 
 /// Most series in one `watch`. Beyond: `error` `too_many_series`.
 pub const MAX_SERIES_PER_WATCH: usize = 10_000;
-/// Longest name of a person, in characters. Beyond: `error` `bad_name`.
-pub const MAX_NAME_CHARS: usize = 100;
+/// Most rooms in one `watch`. Beyond: `error` `too_many_rooms`.
+pub const MAX_ROOMS_PER_WATCH: usize = 100;
 /// Longest part of a bad value that an error repeats, in characters.
 const SHOWN_CHARS: usize = 160;
 
@@ -62,6 +62,10 @@ pub struct Watch {
     pub id: u64,
     /// Series, in the order said, each once.
     pub series: Vec<Wish>,
+    /// Rooms whose sensors' series are followed, whichever these come to be.
+    pub rooms: Vec<RoomId>,
+    /// The newest time that the viewer holds of series, by `sensor/attribute`: of those that come with the rooms.
+    pub since: HashMap<String, SampleTime>,
     /// Newest samples of each series to begin with, where it has no `since`.
     pub backfill: usize,
     /// How closely the viewer looks.
@@ -159,10 +163,17 @@ impl Watch {
     fn new(raw: &RawWatch) -> Result<Self, Refused> {
         let id = raw.id;
         let refused = |code, message| Refused { code, message, id: Some(id) };
-        if let Some(room) = raw.rooms.first() {
-            let message = format!("room {:?} cannot be watched: this version has no rooms yet", shown(room));
-            return Err(refused("not_supported", message));
+        if raw.rooms.len() > MAX_ROOMS_PER_WATCH {
+            let message = format!("{} rooms; expected at most {MAX_ROOMS_PER_WATCH}", raw.rooms.len());
+            return Err(refused("too_many_rooms", message));
         }
+        let mut rooms = raw
+            .rooms
+            .iter()
+            .map(|room| room_of(room).map_err(|error| Refused { id: Some(id), ..error }))
+            .collect::<Result<Vec<_>, _>>()?;
+        rooms.sort_unstable();
+        rooms.dedup();
         let said = raw.attention.as_deref().unwrap_or(Level::Medium.name());
         let attention = Level::parse(said).ok_or_else(|| {
             let names = Level::ALL.map(Level::name).join(", ");
@@ -187,17 +198,17 @@ impl Watch {
                     format!("since of {:?} is {ts}; expected milliseconds since 1970", shown(name)),
                 )
             })?;
-            since.insert(name.as_str(), time);
+            since.insert(name.clone(), time);
         }
         let mut named = HashSet::with_capacity(raw.series.len());
         let mut series = Vec::with_capacity(raw.series.len());
         for name in &raw.series {
             let key = series_of(name).map_err(|message| refused("bad_series", message))?;
             if named.insert(name.as_str()) {
-                series.push(Wish { key, since: since.get(name.as_str()).copied() });
+                series.push(Wish { key, since: since.get(name).copied() });
             }
         }
-        Ok(Self { id, series, backfill: raw.backfill, attention, cluster: raw.cluster })
+        Ok(Self { id, series, rooms, since, backfill: raw.backfill, attention, cluster: raw.cluster })
     }
 }
 
@@ -298,7 +309,8 @@ mod tests {
             (r#"{"type":"watch","id":3,"backfill":100001}"#, ("bad_backfill", Some(3))),
             (r#"{"type":"watch","id":3,"series":["a/b"],"since":{"a/b":1e300}}"#, ("bad_since", Some(3))),
             (r#"{"type":"watch","id":3,"since":{"a/b":"1"}}"#, ("bad_message", Some(3))),
-            (r#"{"type":"watch","id":3,"rooms":["r1"]}"#, ("not_supported", Some(3))),
+            (r#"{"type":"watch","id":3,"rooms":["r 1"]}"#, ("bad_room", Some(3))),
+            (r#"{"type":"watch","id":3,"rooms":"r1"}"#, ("bad_message", Some(3))),
             (r#"{"type":"enter","room":"r 1","id":"ana"}"#, ("bad_room", None)),
             (r#"{"type":"enter","room":"r1","id":""}"#, ("bad_person", None)),
             (r#"{"type":"enter","room":"r1"}"#, ("bad_message", None)),
@@ -312,5 +324,10 @@ mod tests {
         let many: Vec<String> = (0..=MAX_SERIES_PER_WATCH).map(|index| format!("\"s{index}/a\"")).collect();
         let text = format!(r#"{{"type":"watch","id":3,"series":[{}]}}"#, many.join(","));
         assert_eq!(code(&text), ("too_many_series", Some(3)));
+        let many = vec!["\"r1\""; MAX_ROOMS_PER_WATCH + 1].join(",");
+        assert_eq!(
+            code(&format!(r#"{{"type":"watch","id":3,"rooms":[{many}]}}"#)),
+            ("too_many_rooms", Some(3))
+        );
     }
 }

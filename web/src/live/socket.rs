@@ -7,8 +7,10 @@
 //! News of the cluster (a node came, went, or changed its state) ride with the beats: so the page knows where else it may
 //! go, and however often the cluster changes, a viewer is told four times a second at most. Who watches the cluster
 //! (`{"type":"watch","id":1,"cluster":true}`) gets the figures each second, and the event log whenever it grew.
+//!
+//! Every viewer is told of every room (`room`): at once of those that it watches or is in, of others with the beats.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use axum::extract::State as Extract;
@@ -17,7 +19,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use futures_util::SinkExt;
 use serde_json::json;
-use store::{Event, SampleTime, Samples, Series, SeriesId, Values};
+use store::{Event, RoomId, SampleTime, Samples, SensorId, Series, SeriesId, Values};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -25,14 +27,14 @@ use super::company::{self, Company};
 use super::frame;
 use super::gaze::Gazes;
 use super::hub::{MAX_VIEWERS, Seat};
-use super::message::{Message, Refused, Wish};
-use super::watches::{Followed, Watches};
+use super::message::{Message, Refused, Watch};
+use super::watches::{Followed, Opening, Turned, Watches};
 use crate::api::cluster::Cluster;
 use crate::api::query::Query;
 use crate::api::sensors::Described;
 use crate::encode::push_ts;
 use crate::error::ApiError;
-use crate::{State, nodes};
+use crate::{State, nodes, rooms};
 
 /// How often a viewer hears that the node lives.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -91,6 +93,7 @@ pub(crate) async fn upgrade(
                 gazes,
                 company: Company::default(),
                 opening: VecDeque::new(),
+                rooms: BTreeSet::new(),
                 news,
                 cluster: HashSet::new(),
                 beats: 0,
@@ -107,8 +110,10 @@ struct Viewer {
     watches: Watches,
     gazes: Gazes,
     company: Company,
-    /// Series that are still to be followed, with their watch and its backfill.
-    opening: VecDeque<(u64, Wish, usize)>,
+    /// Series that are still to be followed.
+    opening: VecDeque<Opening>,
+    /// Rooms that it is to be told of with the next beat.
+    rooms: BTreeSet<RoomId>,
     /// Says when there is news of the cluster.
     news: watch::Receiver<u64>,
     /// Watches that want its figures and events.
@@ -197,6 +202,9 @@ impl Viewer {
             let cluster = Cluster::of(&self.state, news && watched);
             self.socket.feed(Frame::text(cluster.message())).await?;
         }
+        for room in std::mem::take(&mut self.rooms) {
+            self.tell_room(&room).await?;
+        }
         Ok(self.socket.flush().await?)
     }
 
@@ -212,30 +220,10 @@ impl Viewer {
         };
         let heard = message.and_then(|message| match message {
             Message::Unwatch(id) => {
-                self.opening.retain(|(watch, ..)| *watch != id);
-                self.watches.end(id);
-                self.gazes.end(id);
-                self.cluster.remove(&id);
+                self.unwatch(id);
                 Ok(())
             }
-            Message::Watch(watch) => {
-                self.opening.retain(|(id, ..)| *id != watch.id);
-                self.cluster.remove(&watch.id);
-                if let Err(refused) = self.watches.begin(&watch) {
-                    self.gazes.end(watch.id);
-                    return Err(refused);
-                }
-                if watch.cluster {
-                    // With the next beat it gets all that there is to know.
-                    self.cluster.insert(watch.id);
-                    self.news.mark_changed();
-                }
-                let sensors = watch.series.iter().map(|wish| wish.key.0.clone());
-                self.gazes.begin(watch.id, sensors, watch.attention);
-                let (id, backfill) = (watch.id, watch.backfill);
-                self.opening.extend(watch.series.into_iter().map(|wish| (id, wish, backfill)));
-                Ok(())
-            }
+            Message::Watch(watch) => self.watch(watch),
             Message::Enter(enter) => {
                 self.company.enter(self.state.store(), self.watches.subscription(), &enter)
             }
@@ -246,20 +234,65 @@ impl Viewer {
                 Ok(())
             }
         });
-        if let Err(Refused { code, message, id }) = heard {
-            let mut error = json!({ "type": "error", "code": code, "message": message });
-            if let Some(id) = id {
-                error["id"] = id.into();
-            }
-            self.socket.send(Frame::text(error.to_string())).await?;
+        if let Err(refused) = heard {
+            self.refuse(refused).await?;
+            self.socket.flush().await?;
         }
         Ok(())
     }
 
+    async fn refuse(&mut self, Refused { code, message, id }: Refused) -> Result<(), End> {
+        let mut error = json!({ "type": "error", "code": code, "message": message });
+        if let Some(id) = id {
+            error["id"] = id.into();
+        }
+        Ok(self.socket.feed(Frame::text(error.to_string())).await?)
+    }
+
+    fn watch(&mut self, watch: Watch) -> Result<(), Refused> {
+        let (id, attention, cluster) = (watch.id, watch.attention, watch.cluster);
+        let named: Vec<SensorId> = watch.series.iter().map(|wish| wish.key.0.clone()).collect();
+        self.opening.retain(|opening| opening.watch() != id);
+        self.cluster.remove(&id);
+        match self.watches.begin(watch) {
+            Ok(openings) => self.opening.extend(openings),
+            Err(refused) => {
+                self.gazes.end(id);
+                return Err(refused);
+            }
+        }
+        if cluster {
+            // With the next beat it gets all that there is to know.
+            self.cluster.insert(id);
+            self.news.mark_changed();
+        }
+        self.gazes.begin(id, named, self.watches.sensors(id), attention);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, id: u64) {
+        self.opening.retain(|opening| opening.watch() != id);
+        self.watches.end(id);
+        self.gazes.end(id);
+        self.cluster.remove(&id);
+    }
+
+    /// What a room or a sensor turned into, carried out.
+    async fn turn(&mut self, turned: Turned) -> Result<(), End> {
+        self.opening.extend(turned.openings);
+        for id in turned.watches {
+            self.gazes.turn(id, self.watches.sensors(id));
+        }
+        match turned.refused {
+            Some(refused) => self.refuse(refused).await,
+            None => Ok(()),
+        }
+    }
+
     /// Begins with one of the series that are to be followed.
     async fn open_next(&mut self) -> Result<(), End> {
-        let Some((id, wish, backfill)) = self.opening.pop_front() else { return Ok(()) };
-        let Some(opened) = self.watches.open(id, &wish, backfill) else { return Ok(()) };
+        let Some(opening) = self.opening.pop_front() else { return Ok(()) };
+        let Some(opened) = self.watches.open(&opening) else { return Ok(()) };
         if let Some(series) = &opened.series {
             self.send(opened.id, series, &opened.samples).await?;
         }
@@ -296,6 +329,17 @@ impl Viewer {
                 let view = self.state.store().sensor(id.as_str());
                 let described = view.as_ref().map_or_else(|| Described::gone(&id), Described::from);
                 self.socket.feed(Frame::text(described.message())).await?;
+                let turned = self.watches.sensor_changed(&id);
+                self.turn(turned).await?;
+            }
+            Event::Room(room) => {
+                let turned = self.watches.room_changed(&room);
+                self.turn(turned).await?;
+                if self.company.is_in(&room) || self.watches.has_room(&room) {
+                    self.tell_room(&room).await?;
+                } else {
+                    self.rooms.insert(room);
+                }
             }
             Event::Presence(room) => {
                 if let Some(news) = self.company.news(self.state.store(), &room) {
@@ -303,10 +347,25 @@ impl Viewer {
                 }
             }
             Event::Signal(signal) => self.socket.feed(Frame::text(company::signal(&signal))).await?,
-            // Attention is for devices; nobody is told of rooms yet.
-            Event::Attention(_) | Event::Room(_) => {}
+            // It is for devices.
+            Event::Attention(_) => {}
         }
         Ok(())
+    }
+
+    /// Tells how a room is now; of one that is gone first that nobody is in it any more.
+    async fn tell_room(&mut self, room: &RoomId) -> Result<(), End> {
+        let mut told = match self.state.store().room(room.as_str()) {
+            Some(view) => rooms::described(&view),
+            None => {
+                if let Some(left) = self.company.gone(self.watches.subscription(), room) {
+                    self.socket.feed(Frame::text(left)).await?;
+                }
+                json!({ "room": room.as_str(), "gone": true })
+            }
+        };
+        told["type"] = "room".into();
+        Ok(self.socket.feed(Frame::text(told.to_string())).await?)
     }
 
     async fn send(&mut self, id: SeriesId, series: &Series, samples: &Samples) -> Result<(), End> {

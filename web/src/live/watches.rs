@@ -1,16 +1,17 @@
 //! What one viewer watches, and what it has been sent.
 //!
 //! Several watches may name the same series, each with a backfill of its own. The store follows a series once; a later
-//! watch is given only what is older than everything sent before.
+//! watch is given only what is older than everything sent before. A watch of rooms follows every series of their
+//! sensors: of those that are added to a room while it is watched too, and no longer of those that are removed.
 //!
 //! Invariant: as long as a series is watched without a break, each of its samples is handed out once, unless its value
-//! changed. (After `unwatch` the viewer has let go of it, and a new watch begins anew.)
+//! changed. (After `unwatch`, or when its sensor leaves the room, the viewer has let go of it, and a new watch begins anew.)
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use store::{
-    Backfill, Change, Event, MAX_KEEP, Query, SampleTime, Samples, Series, SeriesId, Store, Subscription,
-    Values,
+    Backfill, Change, Event, MAX_KEEP, Query, RoomId, SampleTime, Samples, SensorId, Series, SeriesId, Store,
+    Subscription, Values,
 };
 
 use super::message::{Refused, Watch, Wish};
@@ -19,7 +20,8 @@ use super::message::{Refused, Watch, Wish};
 pub(super) const QUEUE_SAMPLES: usize = 32_768;
 /// Most watches of a connection. Beyond: `error` `too_many_watches`.
 pub(super) const MAX_WATCHES: usize = 1000;
-/// Most series that a connection follows. Beyond: `error` `too_many_series`.
+/// Most series that a connection follows. Beyond: `error` `too_many_series`, and those that come with a room later are
+/// not followed.
 pub(super) const MAX_SERIES: usize = 20_000;
 /// Out-of-order samples of a series that are remembered as sent. Beyond, later watches of it get no older samples.
 const MAX_BELOW: usize = 4096;
@@ -28,9 +30,39 @@ const MAX_BELOW: usize = 4096;
 pub(super) struct Watches {
     store: Store,
     subscription: Subscription,
-    open: HashMap<u64, Vec<SeriesId>>,
+    open: HashMap<u64, Open>,
     followed: HashMap<SeriesId, Followed>,
     next_reference: u32,
+}
+
+/// One watch.
+struct Open {
+    /// Series that it names: those that are followed already; there is room for the others.
+    named: Vec<SeriesId>,
+    rooms: Vec<RoomId>,
+    /// The rooms' sensors, with their series and whether these are followed yet.
+    sensors: HashMap<SensorId, HashMap<SeriesId, bool>>,
+    /// Newest samples that a series begins with.
+    backfill: usize,
+    /// The newest time that the viewer holds of series that come with the rooms; each is asked for once.
+    since: HashMap<String, SampleTime>,
+}
+
+/// A series that is still to be followed.
+#[derive(Debug)]
+pub(super) struct Opening {
+    watch: u64,
+    wish: Wish,
+    backfill: usize,
+    /// Whether it comes with a room, rather than by its name.
+    through_room: bool,
+}
+
+impl Opening {
+    /// The watch that it is for.
+    pub(super) fn watch(&self) -> u64 {
+        self.watch
+    }
 }
 
 /// One series that is followed.
@@ -42,7 +74,7 @@ pub(super) struct Followed {
     pub(super) reference: u32,
     /// Channels that the viewer was told of; `None` before the first frame.
     pub(super) announced: Option<usize>,
-    /// How many watches name it.
+    /// How many watches name it, and how many have it with a room.
     count: usize,
     /// Everything in the ring from this time on was handed out, or is in the queue.
     floor: SampleTime,
@@ -57,6 +89,17 @@ pub(super) struct Opened {
     pub(super) samples: Samples,
     /// Events that were read on the way; they come next.
     pub(super) then: Vec<Event>,
+}
+
+/// What a change of a room or a sensor does to the watches.
+#[derive(Debug, Default)]
+pub(super) struct Turned {
+    /// Series to be followed next.
+    pub(super) openings: Vec<Opening>,
+    /// Watches that have other sensors than before.
+    pub(super) watches: Vec<u64>,
+    /// Why some series are not followed.
+    pub(super) refused: Option<Refused>,
 }
 
 const NEVER: SampleTime = SampleTime(i64::MIN);
@@ -84,48 +127,168 @@ impl Watches {
         self.subscription.try_next()
     }
 
-    /// Makes room for a watch; one of the same number ends. Its series are to be opened next.
-    pub(super) fn begin(&mut self, watch: &Watch) -> Result<(), Refused> {
-        self.end(watch.id);
-        let refused = |code, message| Err(Refused { code, message, id: Some(watch.id) });
+    /// Series that were promised a place.
+    fn promised(&self) -> usize {
+        let of = |open: &Open| open.named.capacity() + open.sensors.values().map(HashMap::len).sum::<usize>();
+        self.open.values().map(of).sum()
+    }
+
+    /// Makes room for a watch; one of the same number ends. The answer is to be opened next.
+    pub(super) fn begin(&mut self, watch: Watch) -> Result<Vec<Opening>, Refused> {
+        let Watch { id, series, rooms, since, backfill, .. } = watch;
+        self.end(id);
+        let refused = |code, message| Err(Refused { code, message, id: Some(id) });
         if self.open.len() >= MAX_WATCHES {
             return refused("too_many_watches", format!("{MAX_WATCHES} watches are open; end one first"));
         }
-        let promised: usize = self.open.values().map(Vec::capacity).sum();
-        if promised + watch.series.len() > MAX_SERIES {
-            let message = format!(
-                "{} series more than the {promised} watched already; expected at most {MAX_SERIES}",
-                watch.series.len()
-            );
-            return refused("too_many_series", message);
+        if let Some(room) = rooms.iter().find(|room| !self.store.has_room(room)) {
+            return refused("unknown_room", format!("there is no room {:?}", room.as_str()));
         }
-        self.open.insert(watch.id, Vec::with_capacity(watch.series.len()));
-        Ok(())
+        let promised = self.promised();
+        if promised + series.len() > MAX_SERIES {
+            return Err(too_many(id, series.len(), promised));
+        }
+        let named = Vec::with_capacity(series.len());
+        self.open.insert(id, Open { named, rooms, sensors: HashMap::new(), backfill, since });
+        let mut turned = Turned::default();
+        self.turn(id, &mut turned);
+        if let Some(refused) = turned.refused {
+            self.end(id);
+            return Err(refused);
+        }
+        let by_name =
+            series.into_iter().map(|wish| Opening { watch: id, wish, backfill, through_room: false });
+        Ok(by_name.chain(turned.openings).collect())
     }
 
     /// Ends a watch; series that no other names are followed no longer.
     pub(super) fn end(&mut self, id: u64) {
-        for series in self.open.remove(&id).unwrap_or_default() {
-            let Some(followed) = self.followed.get_mut(&series) else { continue };
-            followed.count -= 1;
-            if followed.count == 0 {
-                let (sensor, attribute) = &followed.wish.key;
-                self.subscription.unfollow(sensor, attribute);
-                self.followed.remove(&series);
-            }
+        let Some(open) = self.open.remove(&id) else { return };
+        let of_rooms = open.sensors.into_values().flatten().filter(|(_, followed)| *followed);
+        for series in open.named.into_iter().chain(of_rooms.map(|(series, _)| series)) {
+            self.release(series);
         }
     }
 
-    /// Follows a series for watch `id`. `None` when that watch has ended.
-    pub(super) fn open(&mut self, id: u64, wish: &Wish, backfill: usize) -> Option<Opened> {
+    /// One reason less to follow a series.
+    fn release(&mut self, series: SeriesId) {
+        let Some(followed) = self.followed.get_mut(&series) else { return };
+        followed.count -= 1;
+        if followed.count == 0 {
+            let (sensor, attribute) = &followed.wish.key;
+            self.subscription.unfollow(sensor, attribute);
+            self.followed.remove(&series);
+        }
+    }
+
+    /// The sensors of a watch's rooms.
+    pub(super) fn sensors(&self, id: u64) -> impl Iterator<Item = &SensorId> {
+        self.open.get(&id).into_iter().flat_map(|open| open.sensors.keys())
+    }
+
+    /// Whether some watch has this room.
+    pub(super) fn has_room(&self, room: &RoomId) -> bool {
+        self.open.values().any(|open| open.rooms.contains(room))
+    }
+
+    /// A room has changed: its watches turn to the sensors that it has now. A room that is gone has none.
+    pub(super) fn room_changed(&mut self, room: &RoomId) -> Turned {
+        let mut turned = Turned::default();
+        let watches = self.open.iter().filter(|(_, open)| open.rooms.contains(room));
+        for id in watches.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.turn(id, &mut turned);
+        }
+        turned
+    }
+
+    /// Holds the sensors of a watch against those that its rooms have.
+    fn turn(&mut self, id: u64, turned: &mut Turned) {
+        let Some(open) = self.open.get_mut(&id).filter(|open| !open.rooms.is_empty()) else { return };
+        let store = &self.store;
+        let views = open.rooms.iter().filter_map(|room| store.room(room.as_str()));
+        let wanted: HashSet<SensorId> = views.flat_map(|view| view.sensors).collect();
+        let gone: Vec<_> = open.sensors.keys().filter(|sensor| !wanted.contains(*sensor)).cloned().collect();
+        let released: Vec<_> = gone.iter().filter_map(|sensor| open.sensors.remove(sensor)).collect();
+        let new: Vec<_> = wanted.into_iter().filter(|sensor| !open.sensors.contains_key(sensor)).collect();
+        open.sensors.extend(new.iter().map(|sensor| (sensor.clone(), HashMap::new())));
+        let backfill = open.backfill;
+        if !(gone.is_empty() && new.is_empty()) {
+            turned.watches.push(id);
+        }
+        for (series, followed) in released.into_iter().flatten() {
+            if followed {
+                self.release(series);
+            }
+        }
+        let mut promised = self.promised();
+        for sensor in new {
+            self.take_up(id, &sensor, backfill, &mut promised, turned);
+        }
+    }
+
+    /// A sensor is new or has changed: its series that were not there before are followed from their first sample on.
+    pub(super) fn sensor_changed(&mut self, sensor: &SensorId) -> Turned {
+        let mut turned = Turned::default();
+        let watches = self.open.iter().filter(|(_, open)| open.sensors.contains_key(sensor));
+        let watches: Vec<_> = watches.map(|(id, _)| *id).collect();
+        if !watches.is_empty() {
+            let mut promised = self.promised();
+            for id in watches {
+                self.take_up(id, sensor, MAX_KEEP, &mut promised, &mut turned);
+            }
+        }
+        turned
+    }
+
+    /// Promises a place to each series of a room's sensor that has none in this watch.
+    fn take_up(
+        &mut self,
+        id: u64,
+        sensor: &SensorId,
+        backfill: usize,
+        promised: &mut usize,
+        turned: &mut Turned,
+    ) {
+        let Some(view) = self.store.sensor(sensor.as_str()) else { return };
+        let Some(open) = self.open.get_mut(&id) else { return };
+        let Some(held) = open.sensors.get_mut(sensor) else { return };
+        let new = view.attributes.into_keys().filter_map(|attribute| {
+            let series = SeriesId::of(sensor, &attribute);
+            (!held.contains_key(&series)).then_some((series, attribute))
+        });
+        let new: Vec<_> = new.collect();
+        if *promised + new.len() > MAX_SERIES {
+            turned.refused = Some(too_many(id, new.len(), *promised));
+            return;
+        }
+        *promised += new.len();
+        for (series, attribute) in new {
+            held.insert(series, false);
+            let since = open.since.remove(&format!("{sensor}/{attribute}"));
+            let wish = Wish { key: (sensor.clone(), attribute), since };
+            turned.openings.push(Opening { watch: id, wish, backfill, through_room: true });
+        }
+    }
+
+    /// Follows a series. `None` when its watch has ended, or its sensor has left the room.
+    pub(super) fn open(&mut self, opening: &Opening) -> Option<Opened> {
+        let Opening { watch, wish, backfill, through_room } = opening;
         let series_id = SeriesId::of(&wish.key.0, &wish.key.1);
-        self.open.get_mut(&id)?.push(series_id);
+        let open = self.open.get_mut(watch)?;
+        if *through_room {
+            let followed = open.sensors.get_mut(&wish.key.0)?.get_mut(&series_id)?;
+            if std::mem::replace(followed, true) {
+                return None;
+            }
+        } else {
+            open.named.push(series_id);
+        }
         Some(match self.followed.get_mut(&series_id) {
             Some(followed) => {
                 followed.count += 1;
-                self.extend(series_id, wish, backfill)
+                self.extend(series_id, wish, *backfill)
             }
-            None => self.follow(series_id, wish, backfill),
+            None => self.follow(series_id, wish, *backfill),
         })
     }
 
@@ -231,6 +394,12 @@ impl Watches {
 /// Behind the newest sample of a series.
 fn end_of(series: &Series) -> SampleTime {
     series.view().last.map_or(NEVER, |(time, _)| SampleTime(time.0.saturating_add(1)))
+}
+
+fn too_many(id: u64, more: usize, promised: usize) -> Refused {
+    let message =
+        format!("{more} series more than the {promised} watched already; expected at most {MAX_SERIES}");
+    Refused { code: "too_many_series", message, id: Some(id) }
 }
 
 fn nothing() -> Samples {

@@ -2,7 +2,7 @@
 //! plain links; `lobby.js` fills in the cards and keeps them live.
 
 use maud::{Markup, html};
-use store::SensorView;
+use store::{RoomView, SensorView};
 
 use super::layout::Page;
 use crate::State;
@@ -10,9 +10,15 @@ use crate::State;
 /// Sensors that are linked for browsers without scripts.
 pub(super) const PLAIN_LINKS: usize = 200;
 
-/// The page; `first` are the first sensors by id.
-pub(super) fn page(state: &State, first: &[SensorView]) -> Page {
+/// The page; `first` are the first sensors by id, `rooms` the first rooms.
+pub(super) fn page(state: &State, first: &[SensorView], rooms: &[RoomView]) -> Page {
     let body = html! {
+        @if !rooms.is_empty() {
+            nav.rooms aria-label="Rooms" {
+                h2 { "Rooms" }
+                ul { @for room in rooms { li { a.quiet href={ "/rooms/" (room.room) } { (room.name) } } } }
+            }
+        }
         div.page-head {
             h1 { "Sensors" }
             p.summary data-role="summary" role="status" { "Loading…" }

@@ -3,23 +3,30 @@
 
 mod cluster;
 mod first_run;
+mod join;
 mod layout;
 mod lobby;
 mod missing;
+mod room;
 mod sensor;
 
 use axum::Router;
 use axum::extract::{Path, State as Shared};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::{State, assets};
+use crate::server::Peer;
+use crate::{State, assets, rooms};
 
 /// The routes of pages and assets.
 pub fn router() -> Router<State> {
     Router::new()
         .route("/", get(lobby))
         .route("/sensors/{sensor}", get(sensor))
+        .route("/rooms/{room}", get(room))
+        .route("/join/{code}", get(join))
         .route("/cluster", get(cluster))
         .route("/assets/{*path}", get(assets::serve))
         .route("/favicon.ico", get(assets::favicon))
@@ -36,7 +43,9 @@ async fn lobby(Shared(state): Shared<State>) -> Response {
     if first.is_empty() {
         first_run::page(&state).into_response()
     } else {
-        lobby::page(&state, &first).into_response()
+        let mut rooms = state.store().rooms();
+        rooms.truncate(lobby::PLAIN_LINKS);
+        lobby::page(&state, &first, &rooms).into_response()
     }
 }
 
@@ -45,6 +54,28 @@ async fn sensor(Shared(state): Shared<State>, Path(id): Path<String>) -> Respons
     match state.store().sensor(&id) {
         Some(view) => sensor::page(&state, &view).into_response(),
         None => missing::page(&state, &missing::What::Sensor(&id)).into_response(),
+    }
+}
+
+/// `GET /rooms/{room}`: people and sensors, or 404.
+async fn room(Shared(state): Shared<State>, Path(id): Path<String>) -> Response {
+    match state.store().room(&id) {
+        Some(view) => room::page(&state, &view).into_response(),
+        None => missing::page(&state, &missing::What::Room(&id)).into_response(),
+    }
+}
+
+/// `GET /join/{code}`: the way into the room that it opens, or 404; 429 for who guesses.
+async fn join(Shared(state): Shared<State>, Peer(from): Peer, Path(code): Path<String>) -> Response {
+    match rooms::opened(&state, from, &code) {
+        Ok(view) => join::page(&state, &view).into_response(),
+        Err(error) if error.status() == StatusCode::TOO_MANY_REQUESTS => {
+            let wait = error.into_response().headers().get(RETRY_AFTER).cloned();
+            let mut response = missing::too_many_codes(&state).into_response();
+            response.headers_mut().extend(wait.map(|wait| (RETRY_AFTER, wait)));
+            response
+        }
+        Err(_) => missing::page(&state, &missing::What::Code(&code)).into_response(),
     }
 }
 

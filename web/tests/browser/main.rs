@@ -7,6 +7,7 @@ mod chromium;
 mod cluster;
 mod node;
 mod pair;
+mod rooms;
 mod trio;
 
 use chromium::Chromium;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::chromium::Chromium;
 use crate::node::{Device, Node, now_ms};
+use crate::rooms::{PEOPLE, call};
 
 /// What the connection's pill says, and the node that the page is on.
 const LINK: &str = "document.querySelector('[data-role=link]').textContent";
@@ -239,4 +240,28 @@ async fn the_line_that_a_lone_node_shows_starts_a_second_one() {
     browser.until(&format!("location.href === '{}' && {NODE} === 'b'", second.page("/cluster"))).await;
     browser.until("document.querySelector('[data-node=b] .badge').checkVisibility()").await;
     browser.assert_no_errors(&[]).await;
+}
+
+/// Somebody in a room whose node is killed is there again at once, through another node, as the same person.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_in_a_room_is_there_again_when_their_node_was_killed() {
+    let Some(browser) = Chromium::start().await else { return };
+    let mut trio = Trio::start().await;
+    browser.page.goto(&trio.node(0).page("/cluster")).await.unwrap();
+    let made = call(&browser, "POST", "rooms", json!({ "name": "Lab" })).await;
+    let room = made["room"].as_str().unwrap();
+    browser.run("localStorage.setItem('sensorium.name', 'Ana')").await;
+    browser.page.goto(&trio.node(0).page(&format!("/rooms/{room}"))).await.unwrap();
+    browser.until(&format!("{PEOPLE} === 'Ana (you)'")).await;
+    let on = "[...sensorium.people.values()].map((person) => person.id + ' on ' + person.node).join()";
+    let before = browser.run(&format!("return {on}")).await.as_str().unwrap().to_owned();
+    assert!(before.ends_with(" on a"), "{before}");
+    let index = index_of_page(&browser).await;
+    trio.nodes[index] = None;
+    browser.until(&format!("{LINK} === 'Live' && {NODE} !== 'a' && {on} !== '{before}'")).await;
+    browser.until(&format!("{PEOPLE} === 'Ana (you)'")).await;
+    let after = browser.run(&format!("return {on}")).await.as_str().unwrap().to_owned();
+    let id = |text: &str| text.split(' ').next().unwrap().to_owned();
+    assert_eq!(id(&before), id(&after));
+    browser.assert_no_errors(&["WebSocket", "ERR_"]).await;
 }

@@ -187,17 +187,44 @@ pub(crate) async fn send_to(http: SocketAddr, sensor: &str, ts: f64, value: f64)
     timeout(GUARD, conversation).await.unwrap_or_else(|_| Err("no acknowledgement in time".to_owned()))
 }
 
-/// The status of `DELETE path`.
-pub(crate) async fn delete(http: SocketAddr, path: &str) -> u16 {
+/// Calls an HTTP API with a JSON body, or with none for null: status and body of the answer.
+pub(crate) async fn call(http: SocketAddr, method: &str, path: &str, body: Value) -> (u16, Value) {
     let conversation = async {
         let mut stream = TcpStream::connect(http).await.unwrap();
-        let request = format!("DELETE {path} HTTP/1.1\r\nhost: {http}\r\nconnection: close\r\n\r\n");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {http}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or_default())
     };
     timeout(GUARD, conversation).await.expect("an answer in time")
+}
+
+/// The status of `DELETE path`.
+pub(crate) async fn delete(http: SocketAddr, path: &str) -> u16 {
+    call(http, "DELETE", path, Value::Null).await.0
+}
+
+/// Makes a room through a node, and waits until all of these know it: its id.
+pub(crate) async fn room(nodes: &[SocketAddr], sensors: &[&str]) -> String {
+    let wish = json!({"name": "Lab", "sensors": sensors});
+    let (status, made) = call(nodes[0], "POST", "/api/v1/rooms", wish).await;
+    assert_eq!(status, 201, "{made}");
+    let id = made["room"].as_str().unwrap().to_owned();
+    let known = async {
+        for node in nodes {
+            while call(*node, "GET", &format!("/api/v1/rooms/{id}"), Value::Null).await.0 != 200 {}
+        }
+    };
+    timeout(GUARD, known).await.expect("all know it");
+    id
 }
 
 /// Milliseconds since 1970, whole.

@@ -15,5 +15,6 @@ mod network;
 mod people;
 mod refusals;
 mod relay;
+mod rooms;
 mod space;
 mod together;

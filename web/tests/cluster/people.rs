@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::common::{GUARD, alone, plan};
+use crate::common::{GUARD, alone, plan, room};
 
 /// From a viewer's look to the advice at a device of another node.
 const ADVISED_WITHIN: Duration = Duration::from_millis(300);
@@ -47,8 +47,8 @@ async fn hear(socket: &mut Socket, of: &str) -> Value {
     timeout(GUARD, heard).await.unwrap_or_else(|_| panic!("no {of}"))
 }
 
-async fn people(node: SocketAddr) -> Vec<(String, String)> {
-    let presence: Value = http::json(node, "/api/v1/rooms/r1/presence").await.unwrap();
+async fn people(node: SocketAddr, room: &str) -> Vec<(String, String)> {
+    let presence: Value = http::json(node, &format!("/api/v1/rooms/{room}/presence")).await.unwrap();
     let text = |person: &Value, key: &str| person[key].as_str().unwrap().to_owned();
     let people = presence["people"].as_array().unwrap();
     people.iter().map(|person| (text(person, "id"), text(person, "node"))).collect()
@@ -67,12 +67,14 @@ async fn who_looks_on_one_node_is_felt_by_the_device_on_another_and_for_a_while_
     say(&mut device, json!({"type": "hello", "sensor": "strap-7"})).await;
     let advice = hear(&mut device, "advice").await;
     assert_eq!(advice["attention"], "none", "{advice}");
+    let room = room(&nodes, &["strap-7"]).await;
     let mut took = Vec::new();
-    for level in ["low", "medium", "high"] {
+    let (series, through_room) = (json!({"series": ["strap-7/ecg"]}), json!({"rooms": [room]}));
+    for (level, mut watch) in [("low", series.clone()), ("medium", through_room), ("high", series)] {
         let mut viewer = open(nodes[1], "live").await;
         let began = Instant::now();
-        say(&mut viewer, json!({"type": "watch", "id": 1, "series": ["strap-7/ecg"], "attention": level}))
-            .await;
+        (watch["type"], watch["id"], watch["attention"]) = (json!("watch"), json!(1), json!(level));
+        say(&mut viewer, watch).await;
         let advice = hear(&mut device, "advice").await;
         took.push(began.elapsed());
         assert_eq!(advice["attention"], level, "{advice}");
@@ -94,18 +96,19 @@ async fn presence_is_right_after_a_node_was_killed_and_who_moved_is_there_once()
     let _machine = alone().await;
     let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
     let nodes = addresses(&cluster);
+    let room = room(&nodes, &[]).await;
     let mut sockets = Vec::new();
     for (at, node) in nodes.iter().enumerate() {
         for person in 0..5 {
             let mut socket = open(*node, "live").await;
             let id = format!("p{at}-{person}");
-            say(&mut socket, json!({"type": "enter", "room": "r1", "id": id, "call": true})).await;
+            say(&mut socket, json!({"type": "enter", "room": room, "id": id, "call": true})).await;
             sockets.push(socket);
         }
     }
     for node in &nodes {
         let all = cluster.eventually("all are seen", GUARD, async || {
-            let people = people(*node).await;
+            let people = people(*node, &room).await;
             if people.len() == 15 { Ok(()) } else { Err(format!("{people:?}")) }
         });
         all.await.unwrap();
@@ -115,13 +118,13 @@ async fn presence_is_right_after_a_node_was_killed_and_who_moved_is_there_once()
     // Two of its people come back, one to each of the others.
     for (at, node) in nodes[1..].iter().enumerate() {
         let mut socket = open(*node, "live").await;
-        say(&mut socket, json!({"type": "enter", "room": "r1", "id": format!("p0-{at}"), "call": true}))
+        say(&mut socket, json!({"type": "enter", "room": room, "id": format!("p0-{at}"), "call": true}))
             .await;
         sockets.push(socket);
     }
     for node in &nodes[1..] {
         let right = cluster.eventually("presence is right", GUARD, async || {
-            let people = people(*node).await;
+            let people = people(*node, &room).await;
             let of = |name: &str| people.iter().filter(|(_, node)| node == name).count();
             if (people.len(), of("b"), of("c")) == (12, 6, 6) { Ok(()) } else { Err(format!("{people:?}")) }
         });
@@ -132,7 +135,7 @@ async fn presence_is_right_after_a_node_was_killed_and_who_moved_is_there_once()
     assert!(took <= PRESENT_WITHIN, "{took:?}");
     // A signal finds whoever moved.
     let at = sockets.len() - 2;
-    say(&mut sockets[at], json!({"type": "signal", "room": "r1", "to": "p0-1", "data": 7})).await;
+    say(&mut sockets[at], json!({"type": "signal", "room": room, "to": "p0-1", "data": 7})).await;
     let signal = hear(&mut sockets[at + 1], "signal").await;
     assert_eq!((&signal["from"], &signal["data"]), (&json!("p0-0"), &json!(7)));
 }

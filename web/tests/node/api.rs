@@ -190,7 +190,7 @@ async fn what_may_not_be_asked_is_refused_by_name() {
         ("/api/v1/sensors/nobody/a/samples", "unknown_sensor"),
         ("/api/v1/sensors/s/nothing/samples", "unknown_attribute"),
         ("/api/v1/sensors?room=r1", "unknown_room"),
-        ("/api/v1/rooms", "unknown_path"),
+        ("/api/v1/rooms/r1", "unknown_room"),
         ("/api/v1", "unknown_path"),
         ("/api/", "unknown_path"),
         ("/health/nonsense", "unknown_path"),

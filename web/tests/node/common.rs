@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::{SinkExt, StreamExt};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::cluster::view::{Load, NodeState, NodeView};
 use store::{Attribute, Batch, NodeId, NodeName, SampleTime, SensorId, Store, Times, Values};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,6 +98,19 @@ impl Node {
 
     pub(crate) async fn get_as(&self, path: &str, accept: &str) -> Answer {
         self.call(Request::get(path).header("accept", accept).body(Body::empty()).unwrap()).await
+    }
+
+    /// Calls with a JSON body, or with none for null.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+        let request = Request::builder().method(method).uri(path);
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        self.call(request.header("content-type", "application/json").body(body).unwrap()).await
+    }
+
+    /// Makes a room of this name and these sensors: its id.
+    pub(crate) async fn room(&self, name: &str, sensors: &[&str]) -> String {
+        let made = self.send("POST", "/api/v1/rooms", json!({"name": name, "sensors": sensors})).await;
+        made.json()["room"].as_str().unwrap().to_owned()
     }
 
     pub(crate) async fn call(&self, request: Request<Body>) -> Answer {

@@ -294,7 +294,9 @@ async fn bad_messages_get_an_error_and_the_connection_goes_on() {
         (json!("text"), "bad_message"),
         (json!({"type": "dance"}), "unknown_type"),
         (json!({"type": "watch", "id": 1, "series": ["no slash"]}), "bad_series"),
-        (json!({"type": "watch", "id": 1, "rooms": ["r1"]}), "not_supported"),
+        (json!({"type": "watch", "id": 1, "rooms": ["r1"]}), "unknown_room"),
+        (json!({"type": "watch", "id": 1, "rooms": ["r 1"]}), "bad_room"),
+        (json!({"type": "enter", "room": "r1", "id": "ana", "name": "Ana"}), "unknown_room"),
         (json!({"type": "enter", "room": "r 1", "id": "ana", "name": "Ana"}), "bad_room"),
         (json!({"type": "watch", "id": 1, "series": ["s/a"], "backfill": 1_000_000}), "bad_backfill"),
     ] {

@@ -10,3 +10,5 @@ mod devices;
 mod live;
 mod process;
 mod program;
+mod rooms;
+mod watch_room;

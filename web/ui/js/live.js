@@ -23,6 +23,9 @@ const OFFLINE_AFTER = 6;
 const SETTLE_MS = 700;
 /** A beat that took this long to arrive means that what is shown is late. */
 const DELAYED_MS = 1500;
+/** A node may hear of a room a moment after the page did: it is entered again after this long, so many times. */
+const ENTER_AGAIN_MS = 500;
+const ENTER_TRIES = 10;
 
 /**
  * @typedef {'connecting' | 'live' | 'delayed' | 'reconnecting' | 'offline'} LinkState
@@ -43,6 +46,11 @@ const DELAYED_MS = 1500;
  * @property {OnSamples} onSamples
  * @property {number} sentAt when it was last sent
  *
+ * @typedef {object} Stay somebody in a room, as `enter` says it
+ * @property {string} id
+ * @property {string} name
+ * @property {boolean} call
+ *
  * @typedef {(batch: Batch, settled: boolean) => void} OnSamples `settled` is false while what comes may be from the past
  */
 
@@ -53,6 +61,11 @@ export class Live extends EventTarget {
     this.nextId = 1;
     /** @type {Map<number, Watch>} */
     this.watches = new Map();
+    /** @type {Map<string, Stay>} the rooms that this page is in: on whichever node it is, as the same person */
+    this.stays = new Map();
+    this.refusals = 0;
+    /** @type {{ level: number, charging: boolean } | null} */
+    this.charge = null;
     /** @type {Map<string, number>} newest time held of each watched series */
     this.newest = new Map();
     /** @type {Map<number, string>} what this connection's binary frames call each series */
@@ -87,6 +100,40 @@ export class Live extends EventTarget {
     return this.#begin({ series: [], attention: 'none', backfill: 0, cluster: true, onSamples: () => {} });
   }
 
+  /**
+   * Is in a room until `leave`; what others see of it comes as `presence`. To enter again is to be called otherwise.
+   * @param {string} room
+   * @param {Stay} stay
+   */
+  enter(room, stay) {
+    this.stays.set(room, stay);
+    this.refusals = 0;
+    this.#say({ type: 'enter', room, ...stay });
+  }
+
+  /** @param {string} room */
+  leave(room) {
+    if (this.stays.delete(room)) this.#say({ type: 'leave', room });
+  }
+
+  /**
+   * Says how this device's battery is: nodes have less sent when it is low.
+   * @param {{ level: number, charging: boolean }} charge
+   */
+  battery({ level, charging }) {
+    this.charge = { level, charging };
+    this.#say({ type: 'battery', level, charging });
+  }
+
+  /** @param {object} message not kept for a later connection */
+  #say(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  #enterAgain() {
+    for (const [room, stay] of this.stays) this.#say({ type: 'enter', room, ...stay });
+  }
+
   /** @param {Omit<Watch, 'id' | 'sentAt'>} wish */
   #begin(wish) {
     const watch = { ...wish, id: this.nextId, sentAt: Infinity };
@@ -100,9 +147,7 @@ export class Live extends EventTarget {
         for (const name of series) {
           if (![...this.watches.values()].some((other) => other.series.includes(name))) this.newest.delete(name);
         }
-        if (this.socket?.readyState === WebSocket.OPEN) {
-          this.socket.send(JSON.stringify({ type: 'unwatch', id: watch.id }));
-        }
+        this.#say({ type: 'unwatch', id: watch.id });
       },
     };
   }
@@ -122,6 +167,9 @@ export class Live extends EventTarget {
       this.names.clear();
       this.heardAt = performance.now();
       this.connects += 1;
+      this.refusals = 0;
+      if (this.charge) this.#say({ type: 'battery', ...this.charge });
+      this.#enterAgain();
       const held = new Map(this.newest);
       for (const watch of this.watches.values()) this.#send(watch, held);
     });
@@ -177,6 +225,11 @@ export class Live extends EventTarget {
         this.#become('delayed');
         break;
       case 'error':
+        if (message.code === 'unknown_room' && this.stays.size > 0 && this.refusals < ENTER_TRIES) {
+          this.refusals += 1;
+          setTimeout(() => this.#enterAgain(), ENTER_AGAIN_MS);
+          return;
+        }
         // The page says nothing that a node should refuse: this is a fault, to be seen.
         console.error(`the node refused a message: ${message.code}: ${message.message}`);
         return;

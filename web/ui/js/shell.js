@@ -34,7 +34,22 @@ export function connect() {
   nodes.moves.addEventListener('move', update);
   update();
   followWithLinks();
+  followBattery(live);
   return live;
+}
+
+/**
+ * Where the browser says how its battery is, the node knows: it has devices send less closely to a page that had better
+ * sleep. Pages on a machine without a battery say nothing.
+ * @param {Live} live
+ */
+async function followBattery(live) {
+  const battery = await /** @type {any} */ (navigator).getBattery?.().catch(() => null);
+  if (!battery) return;
+  const tell = () => live.battery(battery);
+  if (!battery.charging || battery.level < 1) tell();
+  battery.addEventListener('levelchange', tell);
+  battery.addEventListener('chargingchange', tell);
 }
 
 /** Links to pages and data lead to the node that the page is on; those marked `data-stays` to where they say. */

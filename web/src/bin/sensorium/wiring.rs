@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use store::cluster::discover::{Announced, Discovery};
+use store::cluster::expiry::{EMPTY_FOR, expire};
 use store::cluster::mesh::Cluster;
 use store::cluster::view::Nodes;
 use store::{OpenError, Store};
@@ -86,6 +87,9 @@ async fn serve(settings: &Settings, store: Store, signals: &mut Signals) -> Resu
         draining.push(devices.serve_mqtt(mqtt));
     }
     tokio::spawn(web::rate::measure(state.clone()));
+    let expiry = tokio::spawn(expire(store.clone(), state.nodes().clone(), EMPTY_FOR));
+    // It ends with the node, and holds the store no longer than that.
+    let _expiry = tokio_util::task::AbortOnDropHandle::new(expiry);
 
     announce(settings, &state, &bound);
     tokio::select! {
