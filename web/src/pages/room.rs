@@ -29,11 +29,13 @@ pub(super) fn page(state: &State, view: &RoomView) -> Page {
             h2 { "People" }
             ul.people data-role="people" aria-live="polite" {}
         }
-        section aria-label="Join code" data-role="invite" hidden[view.join_code.is_none()] {
+        section.invite aria-label="Join code" data-role="invite" hidden[view.join_code.is_none()] {
             h2 { "Let others in" }
-            p.hint { "Whoever opens this page of any node gets into the room, with the code " strong data-role="code" {
-                (view.join_code.map(|code| code.to_string()).unwrap_or_default())
-            } }
+            p.hint {
+                "Whoever opens this link gets in; on the page of any node, the code is "
+                strong data-role="code" { (view.join_code.map(|code| code.to_string()).unwrap_or_default()) }
+                "."
+            }
             (line(&view.join_code.map(|code| format!("{}/join/{code}", state.addresses().http)).unwrap_or_default()))
         }
         section aria-label="Sensors" {

@@ -221,6 +221,10 @@ export class Live extends EventTarget {
         nodes.prefer(message.nodes ?? []);
         this.#lost(this.socket, message.delay_ms ?? 0);
         break;
+      case 'room':
+        // The node has taken everybody out of a room that is gone.
+        if (message.gone) this.stays.delete(message.room);
+        break;
       case 'lag':
         this.#become('delayed');
         break;

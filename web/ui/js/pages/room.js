@@ -132,7 +132,6 @@ live.addEventListener('room', (event) => {
   if (now.room !== room) return;
   if (now.gone) {
     deleted = true;
-    live.leave(room);
     form.hidden = true;
     invite.hidden = true;
     say('This room was deleted.');
