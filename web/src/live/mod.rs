@@ -5,5 +5,6 @@ pub mod frame;
 mod gaze;
 pub mod hub;
 pub mod message;
+mod pace;
 pub(crate) mod socket;
 mod watches;

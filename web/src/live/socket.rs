@@ -8,9 +8,10 @@
 //! go, and however often the cluster changes, a viewer is told four times a second at most. Who watches the cluster
 //! (`{"type":"watch","id":1,"cluster":true}`) gets the figures each second, and the event log whenever it grew.
 //!
-//! Every viewer is told of every room (`room`): at once of those that it watches or is in, of others with the beats.
+//! Every viewer is told of every room (`room`): at once of those that it watches or is in, of others with the beats. Of
+//! people who come and go, and of a room that changes often, too, it is told at once and then with the beats (`pace`).
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use axum::extract::State as Extract;
@@ -28,6 +29,7 @@ use super::frame;
 use super::gaze::Gazes;
 use super::hub::{MAX_VIEWERS, Seat};
 use super::message::{Message, Refused, Watch};
+use super::pace::Pace;
 use super::watches::{Followed, Opening, Turned, Watches};
 use crate::api::cluster::Cluster;
 use crate::api::query::Query;
@@ -93,7 +95,8 @@ pub(crate) async fn upgrade(
                 gazes,
                 company: Company::default(),
                 opening: VecDeque::new(),
-                rooms: BTreeSet::new(),
+                rooms: Pace::default(),
+                people: Pace::default(),
                 news,
                 cluster: HashSet::new(),
                 beats: 0,
@@ -112,8 +115,9 @@ struct Viewer {
     company: Company,
     /// Series that are still to be followed.
     opening: VecDeque<Opening>,
-    /// Rooms that it is to be told of with the next beat.
-    rooms: BTreeSet<RoomId>,
+    /// When it is told of rooms, and of the people in them.
+    rooms: Pace,
+    people: Pace,
     /// Says when there is news of the cluster.
     news: watch::Receiver<u64>,
     /// Watches that want its figures and events.
@@ -202,8 +206,11 @@ impl Viewer {
             let cluster = Cluster::of(&self.state, news && watched);
             self.socket.feed(Frame::text(cluster.message())).await?;
         }
-        for room in std::mem::take(&mut self.rooms) {
+        for room in self.rooms.beat() {
             self.tell_room(&room).await?;
+        }
+        for room in self.people.beat() {
+            self.tell_people(&room).await?;
         }
         Ok(self.socket.flush().await?)
     }
@@ -335,15 +342,17 @@ impl Viewer {
             Event::Room(room) => {
                 let turned = self.watches.room_changed(&room);
                 self.turn(turned).await?;
-                if self.company.is_in(&room) || self.watches.has_room(&room) {
+                let concerned = self.company.is_in(&room) || self.watches.has_room(&room);
+                let gone = !self.state.store().has_room(&room);
+                if concerned && (gone || self.rooms.is_now(&room)) {
                     self.tell_room(&room).await?;
-                } else {
-                    self.rooms.insert(room);
+                } else if !concerned {
+                    self.rooms.later(room);
                 }
             }
             Event::Presence(room) => {
-                if let Some(news) = self.company.news(self.state.store(), &room) {
-                    self.socket.feed(Frame::text(news)).await?;
+                if self.people.is_now(&room) {
+                    self.tell_people(&room).await?;
                 }
             }
             Event::Signal(signal) => self.socket.feed(Frame::text(company::signal(&signal))).await?,
@@ -366,6 +375,14 @@ impl Viewer {
         };
         told["type"] = "room".into();
         Ok(self.socket.feed(Frame::text(told.to_string())).await?)
+    }
+
+    /// Tells who came to a room and who left.
+    async fn tell_people(&mut self, room: &RoomId) -> Result<(), End> {
+        match self.company.news(self.state.store(), room) {
+            Some(news) => Ok(self.socket.feed(Frame::text(news)).await?),
+            None => Ok(()),
+        }
     }
 
     async fn send(&mut self, id: SeriesId, series: &Series, samples: &Samples) -> Result<(), End> {

@@ -180,7 +180,7 @@ fn running(cluster: &Cluster) -> (Vec<SocketAddr>, Vec<String>) {
 fn worst(times: &[Duration]) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
-    format!("{:.0?} / {:.0?}", sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+    format!("{} / {} ms", sorted[sorted.len() / 2].as_millis(), sorted[sorted.len() - 1].as_millis())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,7 +249,7 @@ async fn a_full_room_is_the_same_everywhere_through_kills() {
         back.await.unwrap();
     }
     eprintln!(
-        "{kills} kills, median / worst: rooms as the dead node had answered {}, presence right {}; \\
+        "{kills} kills, median / worst: rooms as the dead node had answered {}, presence right {}; \
          a change the same on all {} after its answer",
         worst(&kept),
         worst(&present),
