@@ -131,8 +131,7 @@ impl Advisor {
     }
 
     fn publish(&self, sensor: &SensorId, advice: Advice) {
-        // Without expiry, and not retained: it is never refused.
-        let _ = self.hub.publish("", message(sensor, advice), false);
+        self.hub.publish_here(message(sensor, advice));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Devices over WebSocket against a real store: what is acknowledged is kept, and bad input costs its sender alone.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -55,7 +54,8 @@ impl Node {
         let nodes = Nodes::new(name("a"), NodeId(1), format!("http://{address}"), None);
         let mut settings = Settings::new(nodes.clone());
         change(&mut settings);
-        let advisor = Advisor::start(store.clone(), Arc::default(), stop.clone());
+        let hub = ingest::mqtt::Hub::start(store.clone(), stop.clone());
+        let advisor = Advisor::start(store.clone(), hub, stop.clone());
         let sockets = WebSockets::new(store.clone(), settings, advisor, stop.clone());
         let router = sockets.router();
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -82,6 +82,11 @@ pub(crate) fn operate(memory: &Memory, config: &Config, operation: Operation, au
             memory.moved(&moved);
             is_there.then_some(Event::Room(room))
         }
+        Operation::Topic(operation) => {
+            // Who subscribes looks; nobody is told.
+            memory.retained.write().apply(operation);
+            None
+        }
     }
 }
 

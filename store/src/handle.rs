@@ -22,6 +22,7 @@ use crate::disk::commit::{CommitFigures, Committer, Shared};
 use crate::disk::recover;
 use crate::disk::tables::FILE;
 use crate::error::{AppendError, CLOSED, Failed, OpenError, Refusal};
+use crate::exchange::Exchange;
 use crate::feed::{Subscription, publish};
 use crate::group::{GROUP_BYTES, Group, Ticket, Waiting};
 use crate::here::Here;
@@ -90,6 +91,7 @@ struct Inner {
     memory: Arc<Memory>,
     shared: Arc<Shared>,
     passing: Mutex<Here>,
+    exchange: Exchange,
     /// `None` once the store is closed.
     database: Mutex<Option<Arc<Database>>>,
     /// Other nodes that took samples.
@@ -240,6 +242,7 @@ impl Store {
             memory,
             shared,
             passing: Mutex::new(Here::new(recovered.node)),
+            exchange: Exchange::default(),
             database: Mutex::new(Some(database)),
             names: RwLock::default(),
             older: Mutex::default(),
@@ -484,6 +487,10 @@ impl Store {
     }
 
     /// What passes; [`Store::here`] locks it.
+    pub(crate) fn exchange(&self) -> &Exchange {
+        &self.0.exchange
+    }
+
     pub(crate) fn passing(&self) -> &Mutex<Here> {
         &self.0.passing
     }

@@ -5,6 +5,7 @@
 //! again, and then finds at least that change.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
@@ -14,6 +15,7 @@ use crate::model::ids::{NodeId, RoomId, SensorId};
 use crate::passing::facts::Gap;
 use crate::passing::{Changed, Cursor, News, Passing, Place};
 use crate::presence::Sessions;
+use crate::wills::Estates;
 
 /// What passes, and this node's share in it.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Here {
     pub gazes: Gazes,
     /// Connections here that speak for a sensor.
     pub devices: HashMap<SensorId, usize>,
+    /// What clients of nodes that are gone have left.
+    pub estates: Estates,
 }
 
 impl Here {
@@ -32,20 +36,30 @@ impl Here {
             sessions: Sessions::default(),
             gazes: Gazes::default(),
             devices: HashMap::new(),
+            estates: Estates::default(),
         }
     }
 }
 
 impl Store {
-    /// A link with a peer has opened.
-    pub(crate) fn passing_linked(&self, node: NodeId) {
-        let changed = self.here().passing.linked(node);
+    /// A link with this run of a peer has opened.
+    pub(crate) fn passing_linked(&self, node: NodeId, start: u64) {
+        let lost = self.stamp();
+        let mut here = self.here();
+        here.wills_linked(node, start, lost, Instant::now());
+        let changed = here.passing.linked(node);
+        drop(here);
         self.tell(&changed);
+        self.exchange().wills();
     }
 
     /// The link with a peer is over.
     pub(crate) fn passing_unlinked(&self, node: NodeId) {
-        let changed = self.here().passing.unlinked(node);
+        let lost = self.stamp();
+        let mut here = self.here();
+        here.wills_unlinked(node, lost, Instant::now());
+        let changed = here.passing.unlinked(node);
+        drop(here);
         self.tell(&changed);
     }
 
@@ -56,7 +70,10 @@ impl Store {
 
     /// Takes what a peer says.
     pub(crate) fn hear_news(&self, node: NodeId, news: News) -> Result<(), Gap> {
-        let changed = self.here().passing.hear(node, news)?;
+        let mut here = self.here();
+        let changed = here.passing.hear(node, news)?;
+        here.estates.said(node, &changed.wills);
+        drop(here);
         self.tell(&changed);
         Ok(())
     }
@@ -74,6 +91,7 @@ impl Store {
 
     fn tell(&self, changed: &Changed) {
         self.tell_followers(&changed.people, &changed.attention, &changed.devices);
+        self.exchange().filters(&changed.filters);
     }
 
     /// Tells links and followers that people came to their rooms, or went.

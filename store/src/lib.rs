@@ -22,6 +22,7 @@ mod describe;
 mod device;
 mod disk;
 mod error;
+mod exchange;
 mod feed;
 mod group;
 mod handle;
@@ -36,18 +37,21 @@ mod presence;
 mod read;
 mod registry;
 mod replica;
+mod retained;
 pub mod ring;
 mod rooms;
 mod series;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod tail;
+mod wills;
 
 pub use attention::{Gaze, Level};
 pub use clock::Stamp;
 pub use config::{Config, DEFAULT_KEEP, MAX_KEEP, MAX_KEEP_TEXTS, Policy};
 pub use device::DeviceGuard;
 pub use error::{AppendError, Failed, OpenError, Refusal};
+pub use exchange::{ExchangeFigures, Heard, POSTED, POSTED_BYTES, Posted};
 pub use feed::in_rooms::RoomFilter;
 pub use feed::{Backfill, Change, Event, Filter, Subscription};
 pub use group::{Copies, Ticket};
@@ -60,12 +64,15 @@ pub use model::kind::Kind;
 pub use model::room::{JoinCode, Role};
 pub use model::time::SampleTime;
 pub use model::value::{MAX_CHANNELS, MAX_TEXT_BYTES, Shape, ValueRef, Values};
+pub use passing::FILTERS;
 pub use presence::{Crowded, NotSent, Present, SIGNAL_BYTES, Signal, Stay};
 pub use read::Query;
 pub use registry::request::{
     MAX_NAME_CHARS, MAX_ROOM_MEMBERS, MAX_ROOM_SENSORS, MAX_ROOMS, MemberWish, NewRoom, RoomError,
 };
+pub use registry::retained::{Kept, MAX_MESSAGE_BYTES, MAX_RETAINED, MAX_TOPIC_BYTES, RetainError};
 pub use registry::rooms::{MemberView, RoomView};
 pub use registry::{AttributeDescription, Description};
 pub use ring::{Joined as Outcome, Samples};
 pub use series::{AttributeView, OwnedValue, Series};
+pub use wills::{Due, Testament, WILL_BYTES};

@@ -17,6 +17,7 @@ use crate::model::ids::{Attribute, SensorId, SeriesId};
 use crate::model::kind::Kind;
 use crate::model::value::Shape;
 use crate::registry::AttributeDescription;
+use crate::registry::retained::Retained;
 use crate::registry::rooms::Rooms;
 use crate::ring::Ring;
 use crate::series::{Sensor, Series, keep_of, shape_of};
@@ -53,6 +54,8 @@ pub(crate) struct Memory {
     promising: Mutex<()>,
     /// Lock order: after replication and the feed's wishes, before the group; not held while a series' lock is taken.
     pub rooms: RwLock<Rooms>,
+    /// Lock order: as with rooms.
+    pub retained: RwLock<Retained>,
     pub feed: Feed,
 }
 
@@ -76,6 +79,7 @@ impl Memory {
             reserved: AtomicU64::new(0),
             promising: Mutex::new(()),
             rooms: RwLock::default(),
+            retained: RwLock::default(),
             feed: Feed::default(),
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::disk::checkpoint::Job;
 use crate::disk::commit::Shared;
+use crate::exchange::{Posted, Posts};
 use crate::group::Copies;
 use crate::model::ids::NodeId;
 use crate::replica::message::Message;
@@ -38,6 +39,7 @@ pub(crate) struct Outbox {
     /// For relays and snapshots.
     pub bulk: mpsc::Sender<Message>,
     overflowed: AtomicBool,
+    posts: Mutex<Posts>,
 }
 
 impl Outbox {
@@ -48,6 +50,7 @@ impl Outbox {
             ready: Notify::new(),
             bulk,
             overflowed: AtomicBool::new(false),
+            posts: Mutex::default(),
         };
         (Arc::new(outbox), from_bulk)
     }
@@ -77,6 +80,18 @@ impl Outbox {
         drop(messages);
         self.ready.notify_one();
         room
+    }
+
+    /// Puts a message of brokers behind those that wait; false when there is no room.
+    pub(crate) fn post(&self, posted: Posted) -> bool {
+        let fits = self.posts.lock().push(posted);
+        self.ready.notify_one();
+        fits
+    }
+
+    /// The next message of brokers.
+    pub(crate) fn next_post(&self) -> Option<Posted> {
+        self.posts.lock().pop()
     }
 
     /// Takes all messages that wait; `None` when the link is to be given up.

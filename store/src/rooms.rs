@@ -180,9 +180,9 @@ impl Store {
         Ok(ticket)
     }
 
-    /// Whether a node that does not know rooms would meet some.
+    /// Whether a node that knows neither rooms nor retained messages would meet some.
     pub(crate) fn has_rooms(&self) -> bool {
-        !self.memory().rooms.read().is_untouched()
+        !self.memory().rooms.read().is_untouched() || !self.memory().retained.read().is_untouched()
     }
 
     /// A node that does not know rooms is linked, as long as this lives.

@@ -139,3 +139,8 @@ fn a_clear_that_is_older_than_what_it_clears_is_noticed() {
 fn a_deletion_that_is_forgotten_is_noticed() {
     is_noticed(Rule::DeletionLasts);
 }
+
+#[test]
+fn a_removal_that_is_forgotten_is_noticed() {
+    is_noticed(Rule::RemovalLasts);
+}

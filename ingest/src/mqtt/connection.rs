@@ -25,6 +25,7 @@ use super::mailbox::Mailbox;
 use super::samples::Samples;
 use super::transport::{Read, ReadError, Transport};
 use super::uplink::Uplink;
+use super::wills::Ending;
 use crate::limits::DRAIN_WITHIN;
 use crate::nodes;
 
@@ -180,14 +181,19 @@ impl Connection {
 
     async fn append(&mut self) -> Result<(), End> {
         let batches = self.desk.uplink.batches();
+        let retained = self.desk.retaining.take();
         if batches.is_empty() {
-            self.desk.session.close_read(false, &mut self.transport.out);
+            if self.desk.session.close_read(retained.is_some(), &mut self.transport.out) {
+                self.tickets.extend(retained);
+            }
             return Ok(());
         }
         match Box::pin(self.port.store.append(batches)).await {
             Ok(appended) => {
                 if self.desk.session.close_read(true, &mut self.transport.out) {
-                    self.tickets.push_back(appended.ticket);
+                    // Frames become durable in order, so the later one stands for both.
+                    let later = retained.filter(|ticket| ticket.frame() > appended.ticket.frame());
+                    self.tickets.push_back(later.unwrap_or(appended.ticket));
                 }
                 Ok(())
             }
@@ -284,7 +290,7 @@ impl Connection {
         let writer = self.desk.session.writer();
         // Answers whose samples are kept by now may still go; the others never will, and the client sends again.
         self.settle();
-        let mut takeover = None;
+        let (mut takeover, mut elsewhere) = (None, None);
         let (mut with_will, mut keep) = (true, self.expiry);
         let out = &mut self.transport.out;
         match end {
@@ -305,8 +311,11 @@ impl Connection {
                 writer.disconnect(reason, &what, out);
             }
             End::Away => writer.away(nodes::server_reference(&self.port.settings.nodes), out),
-            End::TakenOver(answer) => {
-                takeover = Some(answer);
+            End::TakenOver(by) => {
+                match by {
+                    Takeover::Here(answer) => takeover = Some(answer),
+                    Takeover::Elsewhere(at) => elsewhere = Some(at),
+                }
                 writer.disconnect(
                     DisconnectReasonCode::SessionTakenOver,
                     "another connection has this client id",
@@ -325,7 +334,12 @@ impl Connection {
         let left_over = match takeover {
             Some(answer) => Some((kept, Some(answer))),
             None => {
-                hub.release(&client, self.token, kept, keep).map(|kept| (kept, self.takeover.try_recv().ok()))
+                let answer = |asked| match asked {
+                    Ok(Takeover::Here(answer)) => Some(answer),
+                    Ok(Takeover::Elsewhere(_)) | Err(_) => None,
+                };
+                hub.release(&client, self.token, kept, keep)
+                    .map(|kept| (kept, answer(self.takeover.try_recv())))
             }
         };
         if let Some((kept, answer)) = left_over {
@@ -348,9 +362,13 @@ impl Connection {
                 {
                     tracing::warn!(%client, %error, "a will was not taken");
                 }
+                hub.drop_will(&client, self.token);
             } else {
-                hub.leave_will(&client, *will, keep.is_zero());
+                let ending = Ending { token: self.token, session_ends: keep.is_zero(), elsewhere };
+                hub.leave_will(&client, *will, ending);
             }
+        } else {
+            hub.drop_will(&client, self.token);
         }
         self.transport.close().await;
     }

@@ -40,6 +40,16 @@ pub struct Counters {
     pub refused: Counter,
     /// Messages between clients that a subscriber did not get: its queue was full, or it cannot take their size.
     pub dropped: Counter,
+    /// Messages that were not retained: as many topics as there may be have one already.
+    pub retained_full: Counter,
+    /// Messages that were not retained: they, or their topic, are too long.
+    pub retained_too_long: Counter,
+    /// Messages that were not retained: a node that does not know them is linked.
+    pub retained_older_node: Counter,
+    /// Wills that other nodes do not know of, since they are too long or too many.
+    pub wills_not_told: Counter,
+    /// Wills of clients of dead nodes that were published here.
+    pub wills_inherited: Counter,
     /// Samples that a subscriber was too slow to get live; it got what the rings still held of them.
     pub lagged: Counter,
     /// Sessions of absent clients that ended: their time was over, or there were too many.

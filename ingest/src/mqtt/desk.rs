@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::PubAckReason;
 use rumqttd::protocol::{Filter, RetainForwardRule, SubscribeReasonCode, UnsubAckReason};
-use store::SensorId;
+use store::{SensorId, Ticket};
 
 use super::codec::{self, Frame, Violation};
 use super::filter;
-use super::hub::{Hub, MAX_SUBSCRIPTIONS, Options, Will};
+use super::hub::{Hub, MAX_SUBSCRIPTIONS, Options, Taken, Will};
 use super::listener::Port;
 use super::mailbox::{Delivery, Mailbox, Message};
+use super::retained::Retain;
 use super::samples::Samples;
 use super::session::{Answer, Published, Session, Step, Subscribed};
 use super::uplink::Uplink;
@@ -56,6 +57,8 @@ pub(super) struct Desk {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) samples: Option<Box<Samples>>,
     pub(super) will: Option<Box<Will>>,
+    /// What the client retained and is not known to be kept yet; the last.
+    pub(super) retaining: Option<Ticket>,
     /// A subscriber that this client's messages crowd, and until when to wait for it.
     pub(super) crowded: Option<(Arc<Mailbox>, Instant)>,
     /// Whether the session outlives the connection.
@@ -130,13 +133,18 @@ impl Desk {
             qos: published.receipt.qos,
             expires,
         };
-        match self.port.hub.publish(&self.client, message, published.retain) {
-            Ok(Some(crowded)) if !Arc::ptr_eq(&crowded, &self.mailbox) => {
-                self.crowded = Some((crowded, Instant::now()));
+        let retain = if published.retain { Retain::Now } else { Retain::No };
+        match self.port.hub.publish(&self.client, message, retain) {
+            Ok(Taken { crowded, ticket }) => {
+                if let Some(crowded) = crowded.filter(|crowded| !Arc::ptr_eq(crowded, &self.mailbox)) {
+                    self.crowded = Some((crowded, Instant::now()));
+                }
+                if ticket.is_some() {
+                    self.retaining = ticket;
+                }
                 Answer::Taken
             }
-            Ok(_) => Answer::Taken,
-            Err(what) => Answer::Refused(PubAckReason::QuotaExceeded, what),
+            Err(error) => Answer::Refused(PubAckReason::QuotaExceeded, error.to_string()),
         }
     }
 

@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 
+use crate::wire::topic;
+
 /// Longest topic name or filter that is taken, in bytes.
 pub const MAX_TOPIC_BYTES: usize = 1024;
 /// Most levels of a topic name or filter; it bounds the recursion of the tree.
 pub const MAX_LEVELS: usize = 32;
 
-const SHARE: &str = "$share/";
+/// Before the group of a shared subscription.
+pub const SHARE: &str = "$share/";
 
 /// Whether an MQTT string may stand in a topic: no U+0000, not too long, not too deep.
 pub fn check_text(text: &str) -> Result<(), String> {
@@ -107,6 +110,13 @@ pub fn reaches_sensors(filter: &str) -> bool {
 /// Whether `filter` can match a topic `rooms/{room}/{sensor}/{attribute}`.
 pub fn reaches_rooms(filter: &str) -> bool {
     reaches(filter, "rooms", 3)
+}
+
+/// Whether `filter`, as its client writes it, can match a topic that is neither a sensor's nor reserved. (`sensors/#` matches
+/// the topic `sensors`, which is nobody's.)
+pub fn reaches_ordinary(filter: &str) -> bool {
+    let below = |prefix: &&str| filter.strip_prefix(*prefix).is_some_and(|rest| rest != "#");
+    ![topic::PREFIX].iter().chain(&topic::RESERVED).any(below)
 }
 
 /// Whether `filter` can match a topic of `first` and so many levels behind it.
@@ -325,6 +335,16 @@ mod tests {
         }
         for no in ["rooms", "rooms/r", "rooms/r/s", "rooms/r/s/a/b", "+/+/+", "room/#", "sensors/#"] {
             assert!(!reaches_rooms(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn filters_that_reach_ordinary_topics_are_known() {
+        for yes in ["#", "+/a", "a/b", "sensors", "sensors/#", "rooms/#", "sensorsx/a", "$share/g/a"] {
+            assert!(reaches_ordinary(yes), "{yes}");
+        }
+        for no in ["sensors/a", "sensors/+/#", "rooms/r/#", "advice/s"] {
+            assert!(!reaches_ordinary(no), "{no}");
         }
     }
 

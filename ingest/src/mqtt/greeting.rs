@@ -151,6 +151,7 @@ async fn admit(
         told.session_expiry_interval = Some(expiry.as_secs() as u32);
     }
     let claim = port.hub.claim(&client);
+    port.hub.hold_will(&client, claim.token, will.as_deref());
     let previous = match claim.previous {
         Previous::None => None,
         Previous::Away(kept) => Some(*kept),
@@ -189,6 +190,7 @@ async fn admit(
         mailbox,
         samples,
         will,
+        retaining: None,
         crowded: None,
         lasting: !expiry.is_zero(),
         port: port.clone(),

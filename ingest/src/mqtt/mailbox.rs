@@ -61,7 +61,7 @@ impl Delivery {
 pub enum Put {
     /// It waits for the client.
     Queued,
-    /// QoS 0 and no room: it is gone.
+    /// There is no room, and it is of QoS 0 or was only offered: it is gone.
     Dropped,
     /// QoS 1 or 2 and no room: the mailbox is broken from now on.
     Broken,
@@ -99,8 +99,20 @@ impl Mailbox {
             self.bell.notify_one();
             return Put::Broken;
         }
-        inner.bytes += cost;
-        inner.queue.push_back(delivery);
+        inner.push(delivery, cost);
+        drop(inner);
+        self.bell.notify_one();
+        Put::Queued
+    }
+
+    /// Queues `delivery` if there is room; whatever its QoS, it is dropped when there is none.
+    pub fn offer(&self, delivery: Delivery) -> Put {
+        let mut inner = self.inner.lock();
+        let cost = delivery.cost();
+        if inner.broken || inner.queue.len() >= MAX_QUEUED || inner.bytes + cost > MAX_QUEUED_BYTES {
+            return Put::Dropped;
+        }
+        inner.push(delivery, cost);
         drop(inner);
         self.bell.notify_one();
         Put::Queued
@@ -158,6 +170,11 @@ impl Mailbox {
 }
 
 impl Inner {
+    fn push(&mut self, delivery: Delivery, cost: usize) {
+        self.bytes += cost;
+        self.queue.push_back(delivery);
+    }
+
     fn is_crowded(&self) -> bool {
         self.queue.len() > MAX_QUEUED / 2 || self.bytes > MAX_QUEUED_BYTES / 2
     }
@@ -187,6 +204,8 @@ mod tests {
         assert!(mailbox.is_crowded());
         assert_eq!(mailbox.put(delivery(QoS::AtMostOnce, 1)), Put::Dropped);
         assert_eq!((mailbox.len(), mailbox.is_broken()), (MAX_QUEUED, false));
+        assert_eq!(mailbox.offer(delivery(QoS::AtLeastOnce, 1)), Put::Dropped);
+        assert!(!mailbox.is_broken(), "what is only offered ends no session");
         assert_eq!(mailbox.put(delivery(QoS::AtLeastOnce, 1)), Put::Broken);
         assert!(mailbox.is_broken() && mailbox.is_empty());
         assert_eq!(mailbox.put(delivery(QoS::AtMostOnce, 1)), Put::Dropped);

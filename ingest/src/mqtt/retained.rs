@@ -1,115 +1,96 @@
-//! Retained messages: the last one published with the retain flag on each topic that is not a sensor's.
+//! Retained messages: the last one published with the retain flag on each topic that is no sensor's. They stand in the
+//! store's registry, on every node and its disk, as letters; here they become messages again.
 //!
-//! Invariant: never more than [`MAX_RETAINED`] messages of at most [`MAX_RETAINED_BYTES`]; one that does not fit is
-//! refused to its publisher, and what was retained on its topic stays.
+//! Invariant: never more than the registry takes, of at most [`MAX_RETAINED_BYTES`]; one that does not fit is refused to
+//! its publisher, nobody gets it, and what was retained on its topic stays.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use store::{Kept, RetainError, SampleTime, Stamp, Store, Ticket};
+
+use super::counters::Counters;
 use super::filter;
+use super::letter;
 use super::mailbox::Message;
 
-/// Most topics with a retained message.
-pub const MAX_RETAINED: usize = 10_000;
-/// Longest retained message, in bytes.
+/// Longest retained message, in bytes, without its topic and properties.
 pub const MAX_RETAINED_BYTES: usize = 4096;
 
-/// The retained messages of this node.
-#[derive(Debug, Default)]
-pub struct Retained {
-    messages: HashMap<Box<str>, Arc<Message>>,
+/// Whether a message is retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retain {
+    /// No.
+    No,
+    /// In the place of any before.
+    Now,
+    /// As of a moment that has passed: what was retained since then stays.
+    AsOf(Stamp),
 }
 
-impl Retained {
-    /// Retains `message`, or forgets its topic's when it is empty. The error says why it does not fit.
-    pub fn set(&mut self, message: &Arc<Message>, now: Instant) -> Result<(), String> {
-        if message.payload.is_empty() {
-            self.messages.remove(&message.topic);
-            return Ok(());
-        }
-        if message.payload.len() > MAX_RETAINED_BYTES {
-            let length = message.payload.len();
-            return Err(format!("message of {length} bytes; at most {MAX_RETAINED_BYTES} are retained"));
-        }
-        if self.messages.len() >= MAX_RETAINED && !self.messages.contains_key(&message.topic) {
-            self.messages.retain(|_, message| message.expires.is_none_or(|expires| expires > now));
-            if self.messages.len() >= MAX_RETAINED {
-                return Err(format!("{MAX_RETAINED} topics have a retained message already"));
+/// Why a message is not retained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotRetained {
+    /// It is too long.
+    #[error("message of {0} bytes; at most {MAX_RETAINED_BYTES} are retained")]
+    TooLong(usize),
+    /// The registry does not take it.
+    #[error(transparent)]
+    Registry(#[from] RetainError),
+}
+
+impl NotRetained {
+    /// Counts it by its cause.
+    pub(super) fn count(&self, counters: &Counters) {
+        match self {
+            Self::Registry(RetainError::TooMany) => &counters.retained_full,
+            Self::TooLong(_) | Self::Registry(RetainError::TooLong(_) | RetainError::LongTopic(_)) => {
+                &counters.retained_too_long
             }
+            Self::Registry(RetainError::OlderNode(_)) => &counters.retained_older_node,
         }
-        self.messages.insert(message.topic.clone(), message.clone());
-        Ok(())
-    }
-
-    /// The messages on topics that `filter` matches.
-    pub fn matching<'a>(&'a self, filter: &'a str) -> impl Iterator<Item = &'a Arc<Message>> {
-        // Without a wildcard there is one at most, and no need to look at the others.
-        let exact = (!filter.contains(['+', '#'])).then(|| self.messages.get(filter));
-        let (one, all) = match exact {
-            Some(found) => (found, None),
-            None => (None, Some(self.messages.values())),
-        };
-        one.into_iter()
-            .chain(all.into_iter().flatten().filter(move |message| filter::matches(filter, &message.topic)))
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.messages.len()
+        .add(1);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use rumqttd::protocol::QoS;
-
-    use super::*;
-
-    fn message(topic: &str, payload: &[u8], expires: Option<Instant>) -> Arc<Message> {
-        Arc::new(Message {
-            topic: topic.into(),
-            payload: payload.to_vec().into(),
-            properties: None,
-            qos: QoS::AtMostOnce,
-            expires,
-        })
+/// Retains `message`, or forgets its topic's when it is empty. It is kept when the ticket says so.
+pub(super) fn set(
+    store: &Store,
+    message: &Message,
+    retain: Retain,
+    now: Instant,
+) -> Result<Option<Ticket>, NotRetained> {
+    if message.payload.len() > MAX_RETAINED_BYTES {
+        return Err(NotRetained::TooLong(message.payload.len()));
     }
+    let kept = (!message.payload.is_empty()).then(|| Kept {
+        message: letter::write(message, message.qos, true, false, now),
+        expires: message.expires.map(|expires| {
+            let left = expires.saturating_duration_since(now).as_micros();
+            let left = i64::try_from(left).unwrap_or(i64::MAX);
+            SampleTime(SampleTime::now().0.saturating_add(left))
+        }),
+    });
+    Ok(match retain {
+        Retain::No => None,
+        Retain::Now => store.retain(&message.topic, kept)?,
+        Retain::AsOf(stamp) => store.retain_as_of(&message.topic, kept, stamp)?,
+    })
+}
 
-    #[test]
-    fn the_last_message_of_a_topic_is_held_until_an_empty_one() {
-        let now = Instant::now();
-        let mut retained = Retained::default();
-        for (topic, payload) in [("a/b", "1"), ("a/b", "2"), ("a/c", "3"), ("$x/b", "4")] {
-            retained.set(&message(topic, payload.as_bytes(), None), now).unwrap();
-        }
-        let found = |retained: &Retained, filter: &str| {
-            let mut found: Vec<_> =
-                retained.matching(filter).map(|message| message.payload.clone()).collect();
-            found.sort();
-            found
+/// Calls `each` with the messages on topics that `filter` matches.
+pub(super) fn matching(store: &Store, filter: &str, mut each: impl FnMut(Message)) {
+    let (now, time) = (Instant::now(), SampleTime::now());
+    let mut open = |kept: Kept| {
+        let Some((message, _)) = letter::read(&kept.message, now) else {
+            return tracing::error!("a retained message cannot be read");
         };
-        assert_eq!(found(&retained, "a/+"), ["2", "3"]);
-        assert_eq!(found(&retained, "#"), ["2", "3"]);
-        assert_eq!(found(&retained, "a/b"), ["2"]);
-        retained.set(&message("a/b", b"", None), now).unwrap();
-        assert_eq!(found(&retained, "a/#"), ["3"]);
-        assert!(found(&retained, "a/b").is_empty());
-    }
-
-    #[test]
-    fn both_bounds_hold_exactly_and_expired_messages_make_room() {
-        let now = Instant::now();
-        let mut retained = Retained::default();
-        assert!(retained.set(&message("big", &[0; MAX_RETAINED_BYTES], None), now).is_ok());
-        assert!(retained.set(&message("big", &[0; MAX_RETAINED_BYTES + 1], None), now).is_err());
-        for index in 1..MAX_RETAINED {
-            let expires = (index == 7).then_some(now);
-            retained.set(&message(&format!("t/{index}"), b"x", expires), now).unwrap();
-        }
-        assert!(retained.set(&message("one/more", b"x", None), now).is_ok());
-        assert!(retained.set(&message("two/more", b"x", None), now).is_err());
-        assert!(retained.set(&message("t/1", b"y", None), now).is_ok());
-        assert_eq!(retained.len(), MAX_RETAINED);
+        let left = kept.expires.map(|expires| u64::try_from(expires.0 - time.0).unwrap_or(0));
+        each(Message { expires: left.map(|left| now + Duration::from_micros(left)), ..message });
+    };
+    // Without a wildcard there is one at most, and no need to look at the others.
+    if filter.contains(['+', '#']) {
+        store.each_retained(|topic| filter::matches(filter, topic), |_, kept| open(kept));
+    } else if let Some(kept) = store.retained(filter) {
+        open(kept);
     }
 }

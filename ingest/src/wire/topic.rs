@@ -11,6 +11,11 @@ pub const PREFIX: &str = "sensors/";
 /// Topics under these are written by the nodes alone: samples by room, and advice.
 pub const RESERVED: [&str; 2] = ["rooms/", "advice/"];
 
+/// Whether only nodes publish to `topic`.
+pub fn is_reserved(topic: &str) -> bool {
+    RESERVED.iter().any(|prefix| topic.starts_with(prefix))
+}
+
 /// Why clients may not publish to `topic`, if they may not.
 pub fn reserved(topic: &str) -> Option<String> {
     let prefix = RESERVED.into_iter().find(|prefix| topic.starts_with(prefix))?;

@@ -402,3 +402,63 @@ fn random_bytes_and_mutated_packets_cost_their_sender_alone() {
     runtime.block_on(neighbour.into_inner().leaves(&node));
     assert!(!node.served.is_finished());
 }
+
+/// Whatever is retained, there are 10 000 at most; what does not fit is refused to its sender, whole, and counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_retained_is_refused_and_reaches_nobody() {
+    const MOST: usize = store::MAX_RETAINED;
+    let node = node().await;
+    let retain = |topic: &str, pkid: u16, payload: &[u8]| {
+        packet(0x33, &[&text(topic.as_bytes())[..], &pkid.to_be_bytes(), &[0], payload].concat())
+    };
+    let mut raw = Raw::connect(&node, true, "publisher").await;
+    let mut watcher = Raw::connect(&node, true, "watcher").await;
+    watcher.send(&packet(0x82, &[&[0, 9, 0], &text(b"over/#")[..], &[0]].concat())).await;
+    assert_eq!(watcher.packet().await.unwrap().0, 0x90);
+    for first in (0..MOST).step_by(1000) {
+        for index in first..first + 1000 {
+            raw.send(&retain(&format!("kept/{index}"), index as u16 + 1, b"x")).await;
+        }
+        for index in first..first + 1000 {
+            assert_eq!(puback(&raw.packet().await.unwrap()), (index as u16 + 1, 0));
+        }
+    }
+    let long = vec![b'x'; 4097];
+    for (topic, payload) in [("over/10001", &b"x"[..]), ("over/long", &long), ("kept/1", &long)] {
+        raw.send(&retain(topic, 7, payload)).await;
+        let answer = raw.packet().await.unwrap();
+        assert_eq!(puback(&answer), (7, 0x97), "{topic}");
+        assert!(!reason_string(&answer.1).is_empty());
+    }
+    // Properties count too: they are kept with it.
+    let user = [&[0x26][..], &text(b"k"), &text(&vec![b'v'; 12_300])].concat();
+    let length = [(user.len() % 128) as u8 | 0x80, (user.len() / 128) as u8];
+    let body = [&text(b"over/properties")[..], &[0, 7], &length, &user, b"x"].concat();
+    raw.send(&packet(0x33, &body)).await;
+    assert_eq!(puback(&raw.packet().await.unwrap()), (7, 0x97));
+    let counters = &node.hub.counters;
+    assert_eq!((counters.retained_full.get(), counters.retained_too_long.get()), (1, 3));
+    assert_eq!((counters.refused.get(), node.hub.sizes().2), (4, MOST));
+    // In the place of one that goes there is room again; version 3.1.1 is told nothing.
+    raw.send(&retain("kept/0", 8, b"")).await;
+    assert_eq!(puback(&raw.packet().await.unwrap()), (8, 0));
+    let mut old = Raw::connect(&node, false, "old").await;
+    for topic in ["over/room", "over/again"] {
+        old.send(&packet(0x33, &[&text(topic.as_bytes())[..], &[0, 9], b"x"].concat())).await;
+        assert_eq!(puback(&old.packet().await.unwrap()), (9, 0));
+    }
+    assert_eq!((counters.retained_full.get(), node.hub.sizes().2), (2, MOST));
+    let (_, body) = watcher.packet().await.unwrap();
+    assert_eq!(&body[2..11], b"over/room", "nobody gets what is refused");
+    watcher.send(&[0xc0, 0]).await;
+    assert_eq!(watcher.packet().await.unwrap().0, 0xd0);
+    // A new subscriber gets as many as its mailbox takes, which is all.
+    let mut late = Raw::connect(&node, true, "late").await;
+    late.send(&packet(0x82, &[&[0, 9, 0], &text(b"#")[..], &[0]].concat())).await;
+    assert_eq!(late.packet().await.unwrap().0, 0x90);
+    for _ in 0..MOST {
+        assert_eq!(late.packet().await.unwrap().0, 0x31);
+    }
+    drop((raw, watcher, old, late));
+    node.empty().await;
+}

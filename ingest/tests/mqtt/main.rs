@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test does")]
 
 mod clients;
+mod cluster;
 mod hostile;
 mod mosquitto;
 mod node;

@@ -43,10 +43,15 @@ pub async fn node_with(settings: Settings) -> Node {
 pub async fn slow_node_with(settings: Settings, commit_window: Duration) -> Node {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { commit_window, ..Config::new(directory.path(), NodeName::new("test").unwrap()) };
-    let store = Store::open(config).unwrap();
+    serve(Store::open(config).unwrap(), directory, settings).await
+}
+
+/// A port before a store that is open.
+pub async fn serve(store: Store, directory: TempDir, settings: Settings) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (hub, stop) = (Arc::new(Hub::default()), CancellationToken::new());
+    let stop = CancellationToken::new();
+    let hub = Hub::start(store.clone(), stop.clone());
     let advisor = Advisor::start(store.clone(), hub.clone(), stop.clone());
     let served = tokio::spawn(ingest::mqtt::serve(
         listener,

@@ -4,7 +4,7 @@ use crate::node::{Node, node};
 use crate::raw::{Packet, Raw, packet, puback, text};
 
 /// SUBSCRIBE to `filter` with `options`, answered.
-async fn subscribe(raw: &mut Raw, v5: bool, filter: &str, options: u8) -> u8 {
+pub async fn subscribe(raw: &mut Raw, v5: bool, filter: &str, options: u8) -> u8 {
     let end: &[u8] = if v5 { &[0] } else { &[] };
     raw.send(&packet(0x82, &[&[0, 9], end, &text(filter.as_bytes())[..], &[options]].concat())).await;
     let (first, body) = raw.packet().await.expect("a SUBACK");
@@ -29,17 +29,17 @@ fn message((first, body): &Packet) -> (u8, String, String) {
     (*first, text(&body[2..2 + length]), text(&rest[1 + properties..]))
 }
 
-async fn next(raw: &mut Raw) -> (u8, String, String) {
+pub async fn next(raw: &mut Raw) -> (u8, String, String) {
     message(&raw.packet().await.expect("a message"))
 }
 
 /// Nothing waits for `raw`: what is answered next is its ping.
-async fn nothing(raw: &mut Raw) {
+pub async fn nothing(raw: &mut Raw) {
     raw.send(&[0xc0, 0]).await;
     assert_eq!(raw.packet().await.unwrap().0, 0xd0);
 }
 
-async fn publish(raw: &mut Raw, topic: &str, payload: &str) {
+pub async fn publish(raw: &mut Raw, topic: &str, payload: &str) {
     raw.publish(topic, 77, payload).await;
     assert_eq!(puback(&raw.packet().await.unwrap()), (77, 0));
 }
@@ -57,7 +57,7 @@ async fn advice(raw: &mut Raw) -> (u8, String) {
     (first, advice["attention"].as_str().unwrap().to_owned())
 }
 
-fn told(first: u8, topic: &str, payload: &str) -> (u8, String, String) {
+pub fn told(first: u8, topic: &str, payload: &str) -> (u8, String, String) {
     (first, topic.to_owned(), payload.to_owned())
 }
 

@@ -159,7 +159,7 @@ async fn a_sample_of_a_sensor_in_no_room_costs_nothing_more() {
             let batch = Batch { series, times: Times::At(times), values };
             let began = Instant::now();
             node.store.append(vec![batch]).await.unwrap();
-            best = began.elapsed().as_nanos() as f64 / MEASURED as f64;
+            best = f64::min(best, began.elapsed().as_nanos() as f64 / MEASURED as f64);
         }
         best
     };

@@ -124,7 +124,7 @@ impl Refusal {
         Self::new(
             Cause::Version,
             format!(
-                "node {} holds rooms, which node {} does not know (it speaks versions {} to {} on links, rooms need {KNOW_ROOMS}): \
+                "node {} holds rooms or retained messages, which node {} does not know (it speaks versions {} to {} on links, they need {KNOW_ROOMS}): \
                  upgrade node {}",
                 mine.name, theirs.name, theirs.versions.0, theirs.versions.1, theirs.name
             ),

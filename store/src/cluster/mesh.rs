@@ -329,6 +329,7 @@ impl Inner {
         }
         drop(peers);
         self.store.shared().replicate(|replica| replica.member(member.node, false));
+        self.store.wills_of_dead(member.node, member.start);
         let news = |view: NodeView| view.id == member.node && view.state != state;
         if self.nodes.get(&member.name).is_some_and(news) {
             self.nodes.update(&member.name, |view| (view.state, view.lag) = (state, None));

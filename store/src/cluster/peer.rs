@@ -223,6 +223,18 @@ impl Peer {
                 self.store.hear_signal(signal);
                 Ok(())
             }
+            Message::Posted(posted) => {
+                self.store.exchange().posted(posted);
+                Ok(())
+            }
+            Message::Claimed { client, at } => {
+                self.store.hear_claim(&client, at);
+                Ok(())
+            }
+            Message::Settled { node, start, client } => {
+                self.store.hear_settled(node, start, &client);
+                Ok(())
+            }
             Message::Leaving => Err(End::Left),
             Message::Load(load) => {
                 self.nodes.update(&self.name, |view| view.load = load);
@@ -286,6 +298,7 @@ impl Peer {
                 let understood = messages.iter().filter(|message| message.since() <= self.version);
                 out.extend(understood.map(|message| self.encode(message)));
                 out.extend(self.news(&mut told).map(|news| self.encode(&news)));
+                self.posts(&mut out);
                 if let Err(end) = self.stream(&mut out).await {
                     return end;
                 }
@@ -316,6 +329,19 @@ impl Peer {
                 };
                 return Some(Message::Devices { came: names(came), gone: names(gone) });
             }
+        }
+    }
+
+    /// Adds messages of brokers, up to [`SEND_BYTES`]: frames do not wait for all of them.
+    fn posts(&self, out: &mut Vec<Bytes>) {
+        let mut bytes = 0;
+        while bytes < SEND_BYTES
+            && self.version >= NEWS
+            && let Some(posted) = self.outbox.next_post()
+        {
+            let message = self.encode(&Message::Posted(posted));
+            bytes += message.len();
+            out.push(message);
         }
     }
 

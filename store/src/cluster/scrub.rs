@@ -1,8 +1,9 @@
 //! The scrub: replicas whose version vectors are equal compare hashes of their rings, a few series at a time. Where
 //! these differ each joins the other's ring, which is always safe. It is counted, and is a defect unless a change of
-//! `keep` or a clear explains it. Behind the series come the rooms, in the registry's partition.
+//! `keep` or a clear explains it. Behind the series come the rooms and the topics with retained messages, in the
+//! registry's partition.
 //!
-//! Bounds: [`SERIES`] series in a message, or [`ROOMS`] rooms; rings travel in pieces of about [`PIECE_BYTES`].
+//! Bounds: [`SERIES`] series in a message, or [`LASTING`] rooms and topics; rings travel in pieces of about [`PIECE_BYTES`].
 
 use bytes::Bytes;
 
@@ -11,9 +12,10 @@ use crate::disk::chunks::{self, CHUNK_SAMPLES};
 use crate::disk::recover::{descriptor_operations, series_names};
 use crate::disk::tables::series_key;
 use crate::handle::Store;
-use crate::model::ids::{Partition, RoomId, SeriesId};
+use crate::model::ids::{Partition, SeriesId};
 use crate::model::room::{number, of_number};
 use crate::registry::Operation;
+use crate::registry::retained::{self, Retained, is_number};
 use crate::registry::rooms::Rooms;
 use crate::replica::frame::REGISTRY;
 use crate::replica::message::{Message, Piece};
@@ -22,8 +24,8 @@ use crate::series::{Series, State};
 
 /// Series compared at a time.
 const SERIES: usize = 64;
-/// Rooms compared at a time.
-const ROOMS: usize = 1024;
+/// Rooms, or topics, compared at a time.
+const LASTING: usize = 1024;
 /// Size from which a piece of rings is sent.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -51,7 +53,7 @@ impl Round {
         let mut series = store.memory().all();
         series.retain(|series| self.after.is_none_or(|after| key(series) > after));
         let Some(partition) = series.iter().map(Series::partition).min() else {
-            return self.rooms(store);
+            return self.lasting(store);
         };
         series.retain(|series| series.partition() == partition);
         series.sort_unstable_by_key(Series::id);
@@ -69,14 +71,19 @@ impl Round {
         (!series.is_empty()).then_some(Message::Scrub { partition, version, series })
     }
 
-    fn rooms(&mut self, store: &Store) -> Option<Message> {
+    fn lasting(&mut self, store: &Store) -> Option<Message> {
         let after = self.after.take().filter(|after| after.0 == REGISTRY);
-        let after = after.and_then(|after| of_number(u128::from_be_bytes(after.1.0)));
+        let after = after.map(|after| u128::from_be_bytes(after.1.0));
         let replica = store.shared().replica.lock();
         let version = settled(store, &replica)?;
-        let hashes = store.memory().rooms.read().hashes(after.as_ref(), ROOMS);
-        let numbered = hashes.into_iter().filter_map(|(room, hash)| Some((number(&room)?, hash)));
-        let series: Vec<_> = numbered.collect();
+        let mut series = Vec::new();
+        // Numbers of topics stand behind those of rooms.
+        if !after.is_some_and(is_number) {
+            let hashes = store.memory().rooms.read().hashes(after.and_then(of_number).as_ref(), LASTING);
+            series.extend(hashes.into_iter().filter_map(|(room, hash)| Some((number(&room)?, hash))));
+        }
+        let left = LASTING - series.len().min(LASTING);
+        series.extend(store.memory().retained.read().hashes(after.filter(|after| is_number(*after)), left));
         let last = series.last().map(|last| SeriesId(last.0.to_be_bytes()))?;
         self.after = Some((REGISTRY, last));
         Some(Message::Scrub { partition: REGISTRY, version, series })
@@ -126,7 +133,7 @@ fn hash(state: &State) -> Option<u64> {
 /// Holds a peer's hashes against the rings here, if the partition stands at the same version.
 pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs: &[(u128, u64)]) -> Found {
     if partition == REGISTRY {
-        return compare_rooms(store, version, theirs);
+        return compare_lasting(store, version, theirs);
     }
     let mut found = Found::default();
     let mut differ = Vec::new();
@@ -158,40 +165,49 @@ pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs:
     found
 }
 
-fn compare_rooms(store: &Store, version: u64, theirs: &[(u128, u64)]) -> Found {
+fn compare_lasting(store: &Store, version: u64, theirs: &[(u128, u64)]) -> Found {
     let mut found = Found::default();
     let replica = store.shared().replica.lock();
     if settled(store, &replica) != Some(version) {
         return found;
     }
-    let rooms = store.memory().rooms.read();
+    let (rooms, retained) = (store.memory().rooms.read(), store.memory().retained.read());
     for (id, theirs) in theirs {
-        match of_number(*id).and_then(|room| Some((rooms.hash(&room)?, room))) {
-            Some((ours, _)) if ours == *theirs => {}
-            Some((_, room)) => found.pieces.extend(room_piece(&rooms, &room, true)),
+        let ours = if is_number(*id) {
+            retained.hash(*id)
+        } else {
+            of_number(*id).and_then(|room| rooms.hash(&room))
+        };
+        match ours {
+            Some(ours) if ours == *theirs => {}
+            Some(_) => found.pieces.extend(lasting_piece(&rooms, &retained, *id, true)),
             None => found.unknown.push(*id),
         }
         found.compared += 1;
     }
     if !found.pieces.is_empty() {
-        tracing::warn!(rooms = found.pieces.len(), "rooms differ at equal versions; they are joined");
+        tracing::warn!(
+            count = found.pieces.len(),
+            "rooms or topics differ at equal versions; they are joined"
+        );
     }
     found
 }
 
-fn room_piece(rooms: &Rooms, room: &RoomId, answer: bool) -> Option<Message> {
-    let descriptors = vec![rooms.record(room)?.into()];
+/// A room or a topic.
+fn lasting_piece(rooms: &Rooms, retained: &Retained, id: u128, answer: bool) -> Option<Message> {
+    let record = if is_number(id) { retained.record(id) } else { rooms.record(&of_number(id)?) };
+    let descriptors = vec![record?.into()];
     Some(Message::Piece(Piece { descriptors, answer, ..Piece::default() }))
 }
 
-/// The rings of some series, or some rooms. With `answer` the peer sends its own back.
+/// The rings of some series, or some rooms and topics. With `answer` the peer sends its own back.
 pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message> {
     let mut pieces = Vec::new();
     {
-        let rooms = store.memory().rooms.read();
-        // Numbers of rooms are below 2^80, where no series is found but by a chance of 2^-48.
-        let asked = series.iter().filter_map(|id| of_number(*id));
-        pieces.extend(asked.filter_map(|room| room_piece(&rooms, &room, answer)));
+        let (rooms, retained) = (store.memory().rooms.read(), store.memory().retained.read());
+        // Numbers of rooms and topics are below 2^81, where no series is found but by a chance of 2^-47.
+        pieces.extend(series.iter().filter_map(|id| lasting_piece(&rooms, &retained, *id, answer)));
     }
     for series in series.iter().filter_map(|id| store.memory().by_id(SeriesId(id.to_be_bytes()))) {
         // Rings of unequal `keep` do not become equal: what is said of the sensor goes with them.
@@ -221,16 +237,17 @@ pub(crate) fn rings(store: &Store, series: &[u128], answer: bool) -> Vec<Message
     pieces
 }
 
-/// The series and rooms that a piece names.
+/// The series, rooms and topics that a piece names.
 pub(crate) fn series_of(piece: &Piece) -> Vec<u128> {
     let names = piece.series.iter().filter_map(|record| series_names(record).ok());
     let series = names.map(|(sensor, attribute, _)| series_key(SeriesId::of(&sensor, &attribute)));
     let said = piece.descriptors.iter().filter_map(|record| descriptor_operations(record).ok()).flatten();
-    let rooms = said.filter_map(|operation| match operation {
+    let lasting = said.filter_map(|operation| match operation {
         Operation::Room(operation) => number(&operation.room),
+        Operation::Topic(operation) => Some(retained::number(&operation.topic)),
         Operation::Sensor(_) => None,
     });
-    series.chain(rooms).collect()
+    series.chain(lasting).collect()
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::chunks::{self, CHUNK_SAMPLES, Span};
 use super::commit::{Errand, Shared};
-use super::tables::{chunk_key, room_key, series_key};
+use super::tables::{chunk_key, room_key, series_key, topic_key};
 use crate::codec::{put_text, seal};
 use crate::memory::Memory;
-use crate::model::ids::{RoomId, SensorId};
+use crate::model::ids::SensorId;
 use crate::registry::{AttributeDescription, Description, SensorOperation};
 use crate::replica::message::Coverage;
 use crate::series::{Sensor, Series};
@@ -98,10 +98,10 @@ impl Checkpointer {
         for (sensor, series) in self.memory.everything() {
             save(&sensor, &series, &mut errand);
         }
-        while let Some((room, record)) = self.next_room() {
+        while let Some((key, record)) = self.next_lasting() {
             match record {
-                Some(record) => errand.descriptors.push((room_key(&room), record)),
-                None => errand.descriptors_gone.push(room_key(&room)),
+                Some(record) => errand.descriptors.push((key, record)),
+                None => errand.descriptors_gone.push(key),
             }
             if errand.bytes() >= SLICE_BYTES {
                 self.send(std::mem::take(&mut errand))?;
@@ -119,8 +119,13 @@ impl Checkpointer {
         Ok(())
     }
 
-    fn next_room(&self) -> Option<(RoomId, Option<Vec<u8>>)> {
-        self.memory.rooms.write().next_unsaved()
+    /// A room or topic of which the disk lacks something, by its key.
+    fn next_lasting(&self) -> Option<(String, Option<Vec<u8>>)> {
+        if let Some((room, record)) = self.memory.rooms.write().next_unsaved() {
+            return Some((room_key(&room), record));
+        }
+        let (topic, record) = self.memory.retained.write().next_unsaved()?;
+        Some((topic_key(topic), record))
     }
 
     /// Hands an errand over and waits until it is committed.

@@ -267,6 +267,7 @@ impl Loader<'_> {
             operations.into_iter().for_each(|operation| self.operate(operation));
         }
         self.memory.rooms.write().set_saved();
+        self.memory.retained.write().set_saved();
         Ok(())
     }
 

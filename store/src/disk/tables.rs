@@ -5,11 +5,13 @@
 use redb::TableDefinition;
 
 use crate::model::ids::{Partition, RoomId, SeriesId};
+use crate::registry::retained::Number;
 
 /// The format that this program writes and reads.
 pub(crate) const FORMAT: u64 = 3;
 /// The formats before, which are rewritten. In 1 the log is keyed by (origin's node, origin's start, frame number), and
-/// holds own frames only. In 2 there are no rooms: a program that wrote it would not understand them.
+/// holds own frames only. In 2 there are neither rooms nor retained messages: a program that wrote it would not
+/// understand them.
 pub(crate) const FORMATS_BEFORE: [u64; 2] = [1, 2];
 /// Name of the file in the data directory.
 pub(crate) const FILE: &str = "sensorium.redb";
@@ -25,7 +27,7 @@ pub(crate) const LOG_BEFORE: TableDefinition<'static, (u64, u64, u64), &[u8]> = 
 pub(crate) const CHUNKS: TableDefinition<'static, ChunkKey, &[u8]> = TableDefinition::new("chunks");
 /// Series → names and kind.
 pub(crate) const SERIES: TableDefinition<'static, u128, &[u8]> = TableDefinition::new("series");
-/// Sensor, or [`room_key`] → registry operations that make its descriptor, or the room.
+/// Sensor, [`room_key`] or [`topic_key`] → registry operations that make its descriptor, the room, or its retained message.
 pub(crate) const DESCRIPTORS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("descriptors");
 /// (partition, origin's node, origin's start) → last block of the trimmed part of the log. What the log still holds
 /// comes on top, so that a commit need not touch this table. Partition 1025 stands for the origin's frames themselves.
@@ -51,6 +53,11 @@ pub(crate) fn is_whole(place: u32) -> bool {
 /// The key of a room among the descriptors: no sensor can be called so.
 pub(crate) fn room_key(room: &RoomId) -> String {
     format!("room/{room}")
+}
+
+/// The key of a topic among the descriptors, by its number.
+pub(crate) fn topic_key(topic: Number) -> String {
+    format!("retained/{topic:x}")
 }
 
 pub(crate) fn series_key(series: SeriesId) -> u128 {

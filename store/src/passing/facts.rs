@@ -44,6 +44,13 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Facts<K, V> {
         Self { me, limit, own: Table::default(), copies: HashMap::new(), all: BTreeMap::new() }
     }
 
+    /// The same; `part` changes go into one difference.
+    pub(crate) fn in_parts_of(me: NodeId, limit: usize, part: usize) -> Self {
+        let mut facts = Self::new(me, limit);
+        facts.own.part = part;
+        facts
+    }
+
     /// What this node says.
     pub(crate) fn own(&self) -> &Table<K, V> {
         &self.own
@@ -52,6 +59,15 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Facts<K, V> {
     /// What is said of one key, and by whom.
     pub(crate) fn of(&self, key: &K) -> &[(NodeId, V)] {
         self.all.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a peer says.
+    pub(crate) fn by(&self, node: NodeId) -> impl Iterator<Item = (&K, &V)> {
+        let keys = self.copies.get(&node).into_iter().flat_map(|copy| &copy.keys);
+        keys.filter_map(move |key| {
+            let said = self.of(key).iter().find(|(of, _)| *of == node)?;
+            Some((key, &said.1))
+        })
     }
 
     /// What is said of the keys in a range.

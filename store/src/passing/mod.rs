@@ -1,11 +1,11 @@
 //! The passing part of the registry: who is in which room, how closely sensors are watched, which sensors have a
-//! device where. Each node owns what it says of these and tells its peers; what a node said counts as long as its
+//! device where, which topic filters have subscribers where, and the wills of clients. Each node owns what it says of these and tells its peers; what a node said counts as long as its
 //! link stands, so nothing has to be deleted when it dies.
 //!
 //! A value: calls in, answers out; no I/O, no lock, no clock. [`table`] is what a node says, [`facts`] what all say of
-//! one thing; `presence`, `attention` and `device` give them to the rest of the program.
+//! one thing; `presence`, `attention`, `device`, `exchange` and `wills` give them to the rest of the program.
 //!
-//! Bounds: [`PEOPLE`] and [`SENSORS`] entries of each node.
+//! Bounds: [`PEOPLE`], [`SENSORS`], [`FILTERS`] and [`WILLS`] entries of each node.
 
 pub(crate) mod facts;
 pub(crate) mod table;
@@ -17,12 +17,20 @@ use self::table::{Difference, Told};
 use crate::attention::Level;
 use crate::model::ids::{NodeId, PersonId, RoomId, SensorId};
 use crate::presence::Person;
+use crate::wills::Testament;
 
 /// People in rooms, of one node. A further one is refused.
 pub(crate) const PEOPLE: usize = 1 << 17;
 /// Sensors with a device at one node, and sensors watched there. A further device is not shown as online elsewhere, a
 /// further sensor seems unwatched.
 pub(crate) const SENSORS: usize = 1 << 20;
+
+/// Topic filters that a node has subscribers for. A node with more asks for everything (see `ingest`).
+pub const FILTERS: usize = 1 << 14;
+/// Clients of a node that have left a will with it. A further one is not known elsewhere.
+pub(crate) const WILLS: usize = 1 << 16;
+/// Wills in one difference: they may be long.
+const WILLS_PART: usize = 64;
 
 /// A person's place in a room.
 pub type Place = (RoomId, PersonId);
@@ -36,6 +44,10 @@ pub struct News {
     pub attention: Option<Difference<SensorId, Level>>,
     /// Sensors that have a device.
     pub devices: Option<Difference<SensorId, ()>>,
+    /// Topic filters that have subscribers.
+    pub filters: Option<Difference<Box<str>, ()>>,
+    /// Clients that have left a will.
+    pub wills: Option<Difference<Box<str>, Testament>>,
 }
 
 /// How far a peer has been told.
@@ -44,6 +56,8 @@ pub(crate) struct Cursor {
     people: Option<Told>,
     attention: Option<Told>,
     devices: Option<Told>,
+    filters: Option<Told>,
+    wills: Option<Told>,
 }
 
 /// What changed; what it is now is to be asked.
@@ -52,6 +66,8 @@ pub(crate) struct Changed {
     pub people: Vec<Place>,
     pub attention: Vec<SensorId>,
     pub devices: Vec<SensorId>,
+    pub filters: Vec<Box<str>>,
+    pub wills: Vec<Box<str>>,
 }
 
 /// All that passes.
@@ -60,6 +76,8 @@ pub(crate) struct Passing {
     pub people: Facts<Place, Person>,
     pub attention: Facts<SensorId, Level>,
     pub devices: Facts<SensorId, ()>,
+    pub filters: Facts<Box<str>, ()>,
+    pub wills: Facts<Box<str>, Testament>,
 }
 
 impl Passing {
@@ -68,6 +86,8 @@ impl Passing {
             people: Facts::new(me, PEOPLE),
             attention: Facts::new(me, SENSORS),
             devices: Facts::new(me, SENSORS),
+            filters: Facts::new(me, FILTERS),
+            wills: Facts::in_parts_of(me, WILLS, WILLS_PART),
         }
     }
 
@@ -77,8 +97,15 @@ impl Passing {
             people: self.people.own().news(&mut cursor.people),
             attention: self.attention.own().news(&mut cursor.attention),
             devices: self.devices.own().news(&mut cursor.devices),
+            filters: self.filters.own().news(&mut cursor.filters),
+            wills: self.wills.own().news(&mut cursor.wills),
         };
-        (news.people.is_some() || news.attention.is_some() || news.devices.is_some()).then_some(news)
+        let any = news.people.is_some()
+            || news.attention.is_some()
+            || news.devices.is_some()
+            || news.filters.is_some()
+            || news.wills.is_some();
+        any.then_some(news)
     }
 
     /// Takes what a peer says.
@@ -94,6 +121,8 @@ impl Passing {
             people: heard(&mut self.people, node, news.people)?,
             attention: heard(&mut self.attention, node, news.attention)?,
             devices: heard(&mut self.devices, node, news.devices)?,
+            filters: heard(&mut self.filters, node, news.filters)?,
+            wills: heard(&mut self.wills, node, news.wills)?,
         })
     }
 
@@ -103,6 +132,8 @@ impl Passing {
             people: self.people.linked(node),
             attention: self.attention.linked(node),
             devices: self.devices.linked(node),
+            filters: self.filters.linked(node),
+            wills: self.wills.linked(node),
         }
     }
 
@@ -112,6 +143,8 @@ impl Passing {
             people: self.people.unlinked(node),
             attention: self.attention.unlinked(node),
             devices: self.devices.unlinked(node),
+            filters: self.filters.unlinked(node),
+            wills: self.wills.unlinked(node),
         }
     }
 }

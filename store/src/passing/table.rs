@@ -55,12 +55,14 @@ pub(crate) struct Table<K, V> {
     removed: BTreeMap<u64, K>,
     /// Removals up to here are forgotten.
     forgotten: u64,
+    /// Changes of one difference.
+    pub part: usize,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
         let (entries, order, removed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { version: 0, entries, order, removed, forgotten: 0 }
+        Self { version: 0, entries, order, removed, forgotten: 0, part: PART }
     }
 }
 
@@ -122,13 +124,13 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Table<K, V> {
             if value.is_none() && *version <= told.begun {
                 continue;
             }
-            if changes.len() == PART {
+            if changes.len() == self.part {
                 break;
             }
             upto = *version;
             changes.push((key.clone(), value));
         }
-        if changes.len() < PART {
+        if changes.len() < self.part {
             upto = self.version;
         }
         *copy = Some(Told { upto, ..told });

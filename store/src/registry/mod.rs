@@ -1,5 +1,5 @@
-//! The lasting part of the registry: what is said of sensors (`descriptors`), and rooms (`room`, `rooms`), as operations
-//! of `crdts` types. Values without I/O, locks or a clock: the store and the simulation run the same code.
+//! The lasting part of the registry: what is said of sensors (`descriptors`), rooms (`room`, `rooms`), and retained messages
+//! (`retained`), as operations of `crdts` types. Values without I/O, locks or a clock: the store and the simulation run the same code.
 //!
 //! Operations travel and are logged as blocks of a partition of their own, in the order in which their origin made
 //! them. Invariant: whoever has applied the same operations holds the same, in whatever order those of different
@@ -7,6 +7,7 @@
 
 pub mod descriptors;
 pub mod request;
+pub mod retained;
 pub mod room;
 pub mod rooms;
 #[cfg(test)]
@@ -15,12 +16,15 @@ mod tests;
 use crdts::{CmRDT, LWWReg};
 
 pub use self::descriptors::{AttributeDescription, Description, Keeps, SensorOperation};
+pub use self::retained::TopicOperation;
 pub use self::room::RoomOperation;
 use crate::clock::Stamp;
 use crate::codec::{Malformed, Reader};
 
 /// Stands where an operation on a sensor has the length of its id, which is never 0.
 const OF_ROOM: u8 = 0;
+/// Stands where an operation on a room has the length of its id, which is never 0.
+const OF_TOPIC: [u8; 2] = [OF_ROOM, 0];
 
 /// A change of the registry, as it stands in a block of its partition and in records of the disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +33,8 @@ pub enum Operation {
     Sensor(SensorOperation),
     /// Of a room.
     Room(RoomOperation),
+    /// Of a retained message.
+    Topic(TopicOperation),
 }
 
 impl Operation {
@@ -37,6 +43,7 @@ impl Operation {
         match self {
             Self::Sensor(operation) => operation.stamp,
             Self::Room(operation) => operation.stamp,
+            Self::Topic(operation) => operation.stamp,
         }
     }
 
@@ -48,11 +55,19 @@ impl Operation {
                 out.push(OF_ROOM);
                 operation.encode(out);
             }
+            Self::Topic(operation) => {
+                out.extend(OF_TOPIC);
+                operation.encode(out);
+            }
         }
     }
 
     /// Reads an operation back.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        if reader.0.starts_with(&OF_TOPIC) {
+            reader.bytes(OF_TOPIC.len(), "an operation on a topic")?;
+            return TopicOperation::decode(reader).map(Self::Topic);
+        }
         if reader.0.first() == Some(&OF_ROOM) {
             reader.byte("an operation on a room")?;
             return RoomOperation::decode(reader).map(Self::Room);
@@ -70,6 +85,12 @@ impl From<SensorOperation> for Operation {
 impl From<RoomOperation> for Operation {
     fn from(operation: RoomOperation) -> Self {
         Self::Room(operation)
+    }
+}
+
+impl From<TopicOperation> for Operation {
+    fn from(operation: TopicOperation) -> Self {
+        Self::Topic(operation)
     }
 }
 

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::version::{BLOCKS, FRAMES};
+use crate::clock::Stamp;
 use crate::cluster::hello::NEWS;
 use crate::cluster::view::Load;
-use crate::model::ids::{Origin, Partition};
+use crate::exchange::Posted;
+use crate::model::ids::{NodeId, Origin, Partition};
 use crate::passing::News;
 use crate::presence::Signal;
 
@@ -132,13 +134,35 @@ pub enum Message {
     News(News),
     /// From somebody in a room at the sender to somebody in it at the receiver. Since version 2.
     Signal(Signal),
+    /// From the message broker of the sender to that of the receiver. Since version 2.
+    Posted(Posted),
+    /// A client came to the sender: wherever it was, it is no more. Since version 2.
+    Claimed {
+        /// Its id.
+        client: Box<str>,
+        /// When.
+        at: Stamp,
+    },
+    /// The sender has published the will that a client had left with a run of a node that is gone. Since version 2.
+    Settled {
+        /// The node.
+        node: NodeId,
+        /// Its run.
+        start: u64,
+        /// The client's id.
+        client: Box<str>,
+    },
 }
 
 impl Message {
     /// The least version of the protocol that has this message: peers of an older one are not sent it.
     pub fn since(&self) -> u16 {
         match self {
-            Self::News(_) | Self::Signal(_) => NEWS,
+            Self::News(_)
+            | Self::Signal(_)
+            | Self::Posted(_)
+            | Self::Claimed { .. }
+            | Self::Settled { .. } => NEWS,
             _ => 1,
         }
     }

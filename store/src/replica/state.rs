@@ -713,7 +713,10 @@ impl Replica {
             | Message::Devices { .. }
             | Message::Leaving
             | Message::News(_)
-            | Message::Signal(_) => {}
+            | Message::Signal(_)
+            | Message::Posted(_)
+            | Message::Claimed { .. }
+            | Message::Settled { .. } => {}
         }
         effects
     }

@@ -11,6 +11,7 @@ use crate::model::ids::{NodeId, Origin};
 use crate::model::time::SampleTime;
 use crate::model::value::{ValueRef, Values};
 use crate::registry::Operation;
+use crate::registry::retained::Retained;
 use crate::registry::rooms::Rooms;
 use crate::replica::frame::{Body, Frame, Run};
 use crate::replica::version::{FRAMES, Offer, VersionVector};
@@ -50,6 +51,7 @@ pub(super) struct Transaction {
     pub series: BTreeSet<usize>,
     pub said: Said,
     pub rooms: Option<Rooms>,
+    pub retained: Option<Retained>,
     /// The end of a checkpoint: what is durable with it, and the first commit whose frames stay.
     pub versions: Option<(VersionVector, u64)>,
 }
@@ -64,6 +66,7 @@ pub(super) struct Disk {
     pub series: BTreeSet<usize>,
     pub said: Said,
     pub rooms: Rooms,
+    pub retained: Retained,
     pub chunks: BTreeMap<usize, Column>,
     /// The last commit.
     pub commit: u64,
@@ -76,6 +79,7 @@ pub(super) struct Recovered {
     pub rings: Vec<Ring>,
     pub said: Said,
     pub rooms: Rooms,
+    pub retained: Retained,
     pub series: BTreeSet<usize>,
     pub stamp: u64,
 }
@@ -85,6 +89,7 @@ pub(super) struct Recovered {
 pub(super) struct Answer {
     pub rings: Vec<Ring>,
     pub rooms: Rooms,
+    pub retained: Retained,
 }
 
 impl Disk {
@@ -96,13 +101,14 @@ impl Disk {
             series: BTreeSet::new(),
             said: Said::default(),
             rooms: Rooms::default(),
+            retained: Retained::default(),
             chunks: BTreeMap::new(),
             commit: 0,
         }
     }
 
     pub(super) fn apply(&mut self, transaction: Transaction) {
-        let Transaction { number, own, taken, chunks, series, said, rooms, versions } = transaction;
+        let Transaction { number, own, taken, chunks, series, said, rooms, retained, versions } = transaction;
         self.commit = number;
         if let Some(own) = own {
             self.log.insert((number, 0), (true, own));
@@ -115,6 +121,9 @@ impl Disk {
         self.said.extend(said);
         if let Some(rooms) = rooms {
             self.rooms = rooms;
+        }
+        if let Some(retained) = retained {
+            self.retained = retained;
         }
         if let Some((versions, first)) = versions {
             for (partition, origin, last) in versions.iter() {
@@ -146,6 +155,7 @@ impl Disk {
     /// What a node finds at its start. Bounds and clears of rings come before samples.
     pub(super) fn recover(&self, plan: &Plan) -> Result<Recovered, String> {
         let (mut said, mut series, mut rooms) = (self.said.clone(), self.series.clone(), self.rooms.clone());
+        let mut retained = self.retained.clone();
         let mut stamp = said.highest_stamp();
         let frames = self.log.values().map(|(_, record)| decode(record)).collect::<Result<Vec<_>, _>>()?;
         for frame in &frames {
@@ -156,6 +166,7 @@ impl Disk {
                         match operation {
                             Operation::Sensor(operation) => said.hear(plan, operation),
                             Operation::Room(operation) => rooms.apply(operation.clone()),
+                            Operation::Topic(operation) => retained.apply(operation.clone()),
                         };
                     }),
                     Body::Samples { names, .. } => series
@@ -183,7 +194,7 @@ impl Disk {
             }
         }
         let stamp = rings.iter().map(Ring::highest_stamp).fold(stamp, u64::max);
-        Ok(Recovered { versions: self.durable()?, rings, said, rooms, series, stamp })
+        Ok(Recovered { versions: self.durable()?, rings, said, rooms, retained, series, stamp })
     }
 
     /// The frames of an origin, in order.

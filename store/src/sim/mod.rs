@@ -1,6 +1,6 @@
 //! The simulation: 3 to 7 replicas on virtual time, with every fault that a seed can think of.
 //!
-//! Real are the replication machine, frames, rings, rooms, version vectors and registry operations; modelled are disks
+//! Real are the replication machine, frames, rings, rooms, retained messages, version vectors and registry operations; modelled are disks
 //! (`disk`), the store around the machine (`node`, `said`), network, membership and clients (`world`), and the judge
 //! (`witness`). A seed repeats a run exactly. At the end of each run, when all is healed, equal vectors must answer
 //! alike and everything that was acknowledged must be on every node.
@@ -13,6 +13,7 @@ mod faults;
 mod network;
 mod node;
 mod plan;
+mod retained;
 mod rooms;
 mod said;
 mod scrub;
@@ -50,6 +51,8 @@ pub enum Rule {
     ClearAboveAll,
     /// A room that was deleted stays deleted; broken: it is forgotten, and comes back with what comes late.
     DeletionLasts,
+    /// A retained message that was removed stays away; broken: the removal is forgotten, and it comes back.
+    RemovalLasts,
 }
 
 /// What there was, by kind.
@@ -58,7 +61,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Everything that must happen in a good number of runs.
-    pub const KINDS: [&'static str; 41] = [
+    pub const KINDS: [&'static str; 44] = [
         "samples sent",
         "samples sent again",
         "samples late",
@@ -97,6 +100,9 @@ impl Counts {
         "room changes",
         "room changes acknowledged",
         "rooms deleted",
+        "retained messages",
+        "retained messages removed",
+        "retained messages acknowledged",
         "rings compared",
         "rooms compared",
         "scrub merges",

@@ -19,7 +19,9 @@ use crate::model::ids::{NodeId, Origin, Partition, SensorId, SeriesId};
 use crate::model::room::of_number;
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, ValueRef, Values};
+use crate::registry::TopicOperation;
 use crate::registry::request::{Asked, RoomError};
+use crate::registry::retained::{RetainError, Retained};
 use crate::registry::room::RoomOperation;
 use crate::registry::rooms::Rooms;
 use crate::registry::{Operation, SensorOperation};
@@ -53,6 +55,8 @@ pub(super) enum Promise {
     Clear(usize, u64),
     /// The change of a room of this number, heard at this time.
     Room(usize, u64),
+    /// The same of a retained message.
+    Retained(usize, u64),
 }
 
 /// A checkpoint that is being written.
@@ -82,6 +86,7 @@ pub(super) struct Run {
     pub rings: Vec<Ring>,
     pub said: Said,
     pub rooms: Rooms,
+    pub retained: Retained,
     pub series: BTreeSet<usize>,
     named: BTreeSet<usize>,
     open: BTreeMap<usize, Open>,
@@ -120,6 +125,7 @@ impl Run {
             found.rings.iter_mut().for_each(forget_clear);
         }
         found.rooms.forgetful = broken == Some(Rule::DeletionLasts);
+        found.retained.forgetful = broken == Some(Rule::RemovalLasts);
         let origin = Origin { node: disk.node, start };
         let Policy { ack_copies, min_copies } = plan.policy;
         let mut replica = Replica::new(origin, Policy { ack_copies, min_copies }, found.versions, true);
@@ -131,6 +137,7 @@ impl Run {
             rings: found.rings,
             said: found.said,
             rooms: found.rooms,
+            retained: found.retained,
             series: found.series,
             named: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -206,12 +213,31 @@ impl Run {
         Ok(operations)
     }
 
+    /// The same with retained messages.
+    pub(super) fn change_retained(
+        &mut self,
+        now: u64,
+        judge: impl FnOnce(&Retained, Asked) -> Result<Vec<TopicOperation>, RetainError>,
+    ) -> Result<Vec<TopicOperation>, RetainError> {
+        self.clock = now.max(self.clock + 1);
+        let stamp = Stamp { time: self.clock, author: author(self.origin) };
+        let operations = judge(&self.retained, Asked { origin: self.origin, stamp })?;
+        for operation in &operations {
+            self.retained.apply(operation.clone());
+            self.operations.push(operation.clone().into());
+        }
+        Ok(operations)
+    }
+
     fn operate(&mut self, plan: &Plan, operation: &Operation) {
         self.clock = operation.stamp().time.max(self.clock);
         match operation {
             Operation::Sensor(operation) => self.apply(plan, operation),
             Operation::Room(operation) => {
                 self.rooms.apply(operation.clone());
+            }
+            Operation::Topic(operation) => {
+                self.retained.apply(operation.clone());
             }
         }
     }
@@ -338,7 +364,8 @@ impl Run {
 
     /// What it would answer.
     pub(super) fn answer(&self) -> Answer {
-        Answer { rings: self.rings.clone(), rooms: self.rooms.clone() }
+        let (rooms, retained) = (self.rooms.clone(), self.retained.clone());
+        Answer { rings: self.rings.clone(), rooms, retained }
     }
 
     /// Whether nothing is on its way to the disk.
@@ -477,6 +504,7 @@ impl Run {
         let Checkpoint { first, coverage, .. } = self.checkpoint.take()?;
         transaction.said.clone_from(&self.said);
         transaction.rooms = Some(self.rooms.clone());
+        transaction.retained = Some(self.retained.clone());
         let mut versions = self.replica.durable().clone();
         let covered = coverage.iter().flat_map(Coverage::marks);
         for (partition, origin, last) in marks.iter().copied().chain(covered) {
@@ -577,6 +605,8 @@ impl Run {
         names.descriptors.extend(disk.said.records(plan));
         if asked.contains(&REGISTRY) {
             names.descriptors.extend(room_records(&disk.rooms));
+            let topics = disk.retained.known().filter_map(|topic| disk.retained.record(topic));
+            names.descriptors.extend(topics.map(Bytes::from));
         }
         let frames = disk.log.values();
         let registry = frames.filter_map(|(_, record)| reduce(record, |partition, _| partition == REGISTRY));
@@ -654,6 +684,8 @@ impl Run {
         }
         let rooms = series.iter().filter_map(|id| of_number(*id));
         all.descriptors.extend(rooms.filter_map(|room| self.rooms.record(&room)).map(Bytes::from));
+        let topics = series.iter().filter_map(|id| self.retained.record(*id));
+        all.descriptors.extend(topics.map(Bytes::from));
         all
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Plan {
     pub clears: bool,
     /// Operators change rooms. Where they do not, fewer commits come between the rarer faults.
     pub rooms: bool,
+    /// Clients retain messages.
+    pub retained: bool,
 }
 
 impl Plan {
@@ -83,6 +85,7 @@ impl Plan {
             end: dice.between(8, 20) * SECOND,
             clears: dice.chance(500),
             rooms: false,
+            retained: false,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::disk::recover::{descriptor_operations, series_names};
 use crate::model::ids::{NodeId, Partition, SeriesId};
 use crate::model::room::{number, of_number};
 use crate::registry::Operation;
+use crate::registry::retained::{self, is_number};
 use crate::replica::frame::REGISTRY;
 use crate::replica::message::{Message, Piece};
 
@@ -31,7 +32,8 @@ impl World {
         }
         let Node { run: Some(run), .. } = &self.nodes[at] else { return };
         let hashes = run.rooms.hashes(None, usize::MAX).into_iter();
-        let series: Vec<_> = hashes.filter_map(|(room, hash)| Some((number(&room)?, hash))).collect();
+        let mut series: Vec<_> = hashes.filter_map(|(room, hash)| Some((number(&room)?, hash))).collect();
+        series.extend(run.retained.hashes(None, usize::MAX));
         let version = run.replica.held().hash(REGISTRY);
         if !series.is_empty() {
             self.send_to(at, to, Message::Scrub { partition: REGISTRY, version, series });
@@ -87,7 +89,8 @@ impl World {
     /// differ at equal vectors is none of a defect.
     fn compare_room_scrub(&mut self, at: usize, from: NodeId, theirs: &[(u128, u64)]) {
         let Node { run: Some(run), .. } = &self.nodes[at] else { return };
-        let ours = |id: u128| of_number(id).and_then(|room| run.rooms.hash(&room));
+        let room = |id: u128| of_number(id).and_then(|room| run.rooms.hash(&room));
+        let ours = |id: u128| if is_number(id) { run.retained.hash(id) } else { room(id) };
         let differ = theirs.iter().filter(|(id, hash)| ours(*id) != Some(*hash));
         let differ: Vec<_> = differ.map(|(id, _)| *id).collect();
         self.counts.add("rooms compared", theirs.len() as u64);
@@ -113,6 +116,7 @@ impl World {
             let said = piece.descriptors.iter().filter_map(|record| descriptor_operations(record).ok());
             series.extend(said.flatten().filter_map(|operation| match operation {
                 Operation::Room(operation) => number(&operation.room),
+                Operation::Topic(operation) => Some(retained::number(&operation.topic)),
                 Operation::Sensor(_) => None,
             }));
             self.send_rings(at, from, &series, false);

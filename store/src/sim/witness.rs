@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Counts;
 use super::disk::Answer;
 use super::plan::Plan;
+use super::retained::Keepings;
 use super::rooms::Askings;
 use crate::clock::Stamp;
 use crate::ring::Ring;
@@ -67,6 +68,7 @@ pub(super) struct Witness {
     by_time: BTreeMap<(usize, i64), usize>,
     clears: Vec<Clear>,
     pub rooms: Askings,
+    pub retained: Keepings,
     lost_disk_at: Option<u64>,
 }
 
@@ -142,6 +144,7 @@ impl Witness {
                 !due || clear_twice(clear)
             })
             && self.rooms.are_twice(at, &disks.iter().map(|disk| &disk.rooms).collect::<Vec<_>>())
+            && self.retained.are_twice(at, &disks.iter().map(|disk| &disk.retained).collect::<Vec<_>>())
     }
 
     /// A disk was lost, or set back; `disks` are the rings that each disk has now.
@@ -165,6 +168,7 @@ impl Witness {
             clear.excused |= weak && !disks.iter().any(|disk| clear.is_kept(&disk.rings));
         }
         self.rooms.lost(&disks.iter().map(|disk| &disk.rooms).collect::<Vec<_>>());
+        self.retained.lost(&disks.iter().map(|disk| &disk.retained).collect::<Vec<_>>());
     }
 
     /// Adds what was acknowledged, and what of it was lost honestly.
@@ -176,6 +180,7 @@ impl Witness {
         let cleared = self.clears.iter().filter(|clear| clear.acked.is_some()).count();
         counts.add("clears acknowledged", cleared as u64);
         self.rooms.figures(counts);
+        self.retained.figures(counts);
         counts.add("excused clears", self.clears.iter().filter(|clear| clear.excused).count() as u64);
     }
 
@@ -184,6 +189,7 @@ impl Witness {
         let rings = &answer.rings;
         self.judge_rings(rings)?;
         self.rooms.judge(&answer.rooms)?;
+        self.retained.judge(&answer.retained)?;
         for clear in self.clears.iter().filter(|clear| clear.acked.is_some() && !clear.excused) {
             if !clear.is_kept(rings) {
                 return Err(format!("{clear:?} was acknowledged and is gone"));

@@ -33,6 +33,7 @@ pub(super) enum Event {
     Fault,
     Housekeeping,
     Rooms,
+    Retained,
     Gossip,
     Dial,
     Restart { at: usize },
@@ -110,6 +111,8 @@ pub(super) struct World {
     pub dice: Dice,
     /// For rooms alone: without them a run is the same.
     pub room_dice: Dice,
+    /// The same for retained messages.
+    pub retained_dice: Dice,
     pub now: u64,
     pub nodes: Vec<Node>,
     /// Which node an id is, or was.
@@ -142,7 +145,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, broken: Option<Rule>, traced: bool) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan { rooms: seed % 2 == 1, ..Plan::new(&mut dice) };
+        let plan = Plan { rooms: seed % 2 == 1, retained: seed % 4 == 2, ..Plan::new(&mut dice) };
         let nodes = (0..plan.nodes).map(|_| Node {
             disk: Disk::new(NodeId(dice.word())),
             backup: None,
@@ -161,6 +164,7 @@ impl World {
             plan,
             dice,
             room_dice: Dice::new(!seed),
+            retained_dice: Dice::new(!seed ^ 1 << 63),
             now: 0,
             nodes,
             ids,
@@ -228,6 +232,9 @@ impl World {
         if self.plan.rooms {
             self.after(100 * MS, Event::Rooms);
         }
+        if self.plan.retained {
+            self.after(100 * MS, Event::Retained);
+        }
         self.advance(self.plan.end)?;
         self.heal_all();
         let deadline = self.now + HEALED_WITHIN;
@@ -243,6 +250,7 @@ impl World {
         self.converged()?;
         self.compare_rings()?;
         self.compare_rooms()?;
+        self.compare_retained()?;
         let answer = self.nodes[0].run.as_ref().map(Run::answer).unwrap_or_default();
         self.witness.judge(&self.plan, &answer, &mut self.counts)
     }
@@ -276,6 +284,7 @@ impl World {
             Event::Fault => self.fault(),
             Event::Housekeeping => self.housekeeping(),
             Event::Rooms => self.change_room(),
+            Event::Retained => self.retain(),
             Event::Gossip => self.gossip(),
             Event::Dial => self.dial(),
             Event::Restart { at } => self.restart(at),
@@ -446,6 +455,9 @@ impl World {
                 Promise::Sample(number, ack) => self.witness.acknowledged(number, ack, copies),
                 Promise::Clear(number, heard) => self.witness.clear_acknowledged(number, heard, copies),
                 Promise::Room(number, made) => self.witness.rooms.acknowledged(number, made, copies),
+                Promise::Retained(number, made) => {
+                    self.witness.retained.acknowledged(number, made, copies);
+                }
             }
             if fewer {
                 self.counts.add("acknowledged with fewer copies", 1);
@@ -703,7 +715,10 @@ impl World {
         let mut disks = Vec::new();
         for at in 0..self.nodes.len() {
             match self.nodes[at].disk.recover(&self.plan) {
-                Ok(found) => disks.push(Answer { rings: found.rings, rooms: found.rooms }),
+                Ok(found) => {
+                    let (rooms, retained) = (found.rooms, found.retained);
+                    disks.push(Answer { rings: found.rings, rooms, retained });
+                }
                 Err(what) => {
                     self.fail(format!("the disk of node {at} cannot be read: {what}"));
                     let empty = |topic| Said::default().empty_ring(&self.plan, topic);
@@ -756,6 +771,10 @@ impl World {
             }
             if run.rooms != disk.rooms {
                 return Err(format!("node {at}: memory has {:?}, the disk {:?}", run.rooms, disk.rooms));
+            }
+            if run.retained != disk.retained {
+                let (memory, disk) = (&run.retained, &disk.retained);
+                return Err(format!("node {at}: memory has {memory:?}, the disk {disk:?}"));
             }
         }
         Ok(())

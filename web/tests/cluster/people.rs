@@ -22,14 +22,14 @@ const EASES: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs
 /// After a node was killed.
 const PRESENT_WITHIN: Duration = Duration::from_secs(3);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn open(node: SocketAddr, path: &str) -> Socket {
+pub(crate) async fn open(node: SocketAddr, path: &str) -> Socket {
     let url = format!("ws://{node}/api/v1/{path}");
     timeout(GUARD, tokio_tungstenite::connect_async(url)).await.unwrap().unwrap().0
 }
 
-async fn say(socket: &mut Socket, message: Value) {
+pub(crate) async fn say(socket: &mut Socket, message: Value) {
     socket.send(Message::text(message.to_string())).await.unwrap();
 }
 

@@ -280,7 +280,7 @@ impl Inner {
         let shared = self.store.shared();
         shared.replicate(|replica| {
             shared.post.open(hello.node, outbox.clone());
-            self.store.passing_linked(hello.node);
+            self.store.passing_linked(hello.node, hello.start);
             replica.linked(hello.node, hello.start)
         });
         Some(Place { outbox, bulk, stop })

@@ -25,7 +25,7 @@ pub(crate) struct Devices {
 impl Devices {
     /// Devices that append to `store` until `stop`, and are told of `nodes`.
     pub(crate) fn new(store: &Store, nodes: &Nodes, stop: &CancellationToken) -> Self {
-        let hub = Arc::<mqtt::Hub>::default();
+        let hub = mqtt::Hub::start(store.clone(), stop.clone());
         let advisor = Advisor::start(store.clone(), hub.clone(), stop.clone());
         let settings = ws::Settings::new(nodes.clone());
         let sockets = ws::WebSockets::new(store.clone(), settings, advisor.clone(), stop.clone());
@@ -96,5 +96,35 @@ impl web::Devices for Figures {
         ] {
             out.counter(name, help, counter.get());
         }
+        out.counters(
+            "mqtt_not_retained_total",
+            "Messages that were not retained, by the reason.",
+            "cause",
+            [
+                ("full", mqtt.retained_full.get()),
+                ("too_long", mqtt.retained_too_long.get()),
+                ("older_node", mqtt.retained_older_node.get()),
+            ],
+        );
+        out.counter(
+            "mqtt_wills_inherited_total",
+            "Wills of clients of dead nodes that were published here.",
+            mqtt.wills_inherited.get(),
+        );
+        out.counter(
+            "mqtt_wills_not_told_total",
+            "Wills that other nodes do not know of, since they are too long or too many.",
+            mqtt.wills_not_told.get(),
+        );
+        out.gauge("mqtt_retained", "Retained messages.", self.hub.sizes().2);
+        let relayed = self.hub.relayed();
+        out.counter("mqtt_relayed_total", "Messages put to links for clients of other nodes.", relayed.sent);
+        out.counter("mqtt_relays_received_total", "Messages that came from other nodes.", relayed.received);
+        out.counters(
+            "mqtt_relays_dropped_total",
+            "Messages between nodes that found no room, by where.",
+            "at",
+            [("link", relayed.link_full), ("broker", relayed.broker_full)],
+        );
     }
 }

@@ -1,0 +1,208 @@
+//! MQTT over real nodes, with mosquitto's clients: what was retained, who subscribed and what clients left outlive the node
+//! that they were at. Without these clients the tests say so and, when `REQUIRE_ALL=1`, fail.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use firmware_sim::demo::cluster::Cluster;
+use parking_lot::Mutex;
+
+use crate::common::{GUARD, alone, often, plan};
+
+/// From a kill to a will at the subscribers. Membership needs a refused connection for it.
+const WILL_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether mosquitto's clients are there.
+fn mosquitto() -> bool {
+    let found = Command::new("mosquitto_pub").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !found {
+        let required = std::env::var("REQUIRE_ALL").is_ok_and(|value| value == "1");
+        assert!(!required, "mosquitto_pub is not installed (mosquitto-clients), and REQUIRE_ALL=1");
+        eprintln!("SKIPPED: mosquitto_pub is not installed (mosquitto-clients)");
+    }
+    found
+}
+
+fn command(program: &str, node: SocketAddr) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-V", "mqttv5", "-h", "127.0.0.1", "-p", &node.port().to_string()]);
+    command
+}
+
+/// mosquitto_sub, and what it has got: `topic payload`, a line each.
+struct Subscriber {
+    child: Child,
+    got: Arc<Mutex<Vec<String>>>,
+}
+
+impl Subscriber {
+    fn start(node: SocketAddr, arguments: &[&str]) -> Self {
+        let mut child = command("mosquitto_sub", node)
+            .args(["-v", "-q", "1"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let got = Arc::<Mutex<Vec<String>>>::default();
+        let into = got.clone();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| into.lock().push(line)));
+        Self { child, got }
+    }
+
+    fn count(&self, line: &str) -> usize {
+        self.got.lock().iter().filter(|got| *got == line).count()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Publishes one message with QoS 1, and waits for its acknowledgement.
+fn publish(node: SocketAddr, topic: &str, payload: &str, more: &[&str]) {
+    let sent = command("mosquitto_pub", node)
+        .args(["-q", "1", "-t", topic, "-m", payload])
+        .args(more)
+        .status()
+        .unwrap();
+    assert!(sent.success(), "{topic}");
+}
+
+fn brokers(cluster: &Cluster) -> Vec<SocketAddr> {
+    cluster.running().map(|node| node.mqtt.unwrap()).collect()
+}
+
+/// Publishes on `from` until every subscriber gets what is published there: they are known.
+async fn reached(cluster: &Cluster, from: SocketAddr, topic: &str, subscribers: &[&Subscriber]) {
+    for attempt in 0.. {
+        let probe = format!("probe-{}-{attempt}", from.port());
+        publish(from, topic, &probe, &[]);
+        let line = format!("{topic} {probe}");
+        let reached =
+            cluster.eventually("the subscribers are reached", Duration::from_millis(500), async || {
+                let all = subscribers.iter().all(|subscriber| subscriber.count(&line) == 1);
+                if all { Ok(()) } else { Err("not yet".to_owned()) }
+            });
+        if reached.await.is_ok() {
+            return;
+        }
+        assert!(attempt < 40, "subscribers are not reached\n{}", cluster.logs());
+    }
+}
+
+async fn eventually(cluster: &Cluster, what: &str, holds: impl Fn() -> bool) {
+    let waited =
+        cluster.eventually(what, GUARD, async || if holds() { Ok(()) } else { Err("not yet".to_owned()) });
+    waited.await.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_cross_nodes_once_and_retained_ones_outlive_theirs() {
+    if !mosquitto() {
+        return;
+    }
+    let _machine = alone().await;
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let nodes = brokers(&cluster);
+    let subscribers = [1, 2].map(|at: usize| Subscriber::start(nodes[at], &["-t", "news/#"]));
+    reached(&cluster, nodes[0], "news/x", &[&subscribers[0], &subscribers[1]]).await;
+    for round in 0..20 {
+        publish(nodes[0], "news/x", &format!("message-{round}"), &[]);
+    }
+    let all =
+        |subscriber: &Subscriber| (0..20).all(|n| subscriber.count(&format!("news/x message-{n}")) == 1);
+    eventually(&cluster, "each message once", || subscribers.iter().all(all)).await;
+    // Retained on the node that dies, the last one right before.
+    let topics = often(100, 1000);
+    for topic in 0..topics {
+        publish(nodes[0], &format!("kept/{topic}"), &format!("value-{topic}"), &["-r"]);
+    }
+    publish(nodes[0], "kept/0", "", &["-r"]);
+    cluster.node_mut(0).kill().await.unwrap();
+    for node in &nodes[1..] {
+        let late = Subscriber::start(*node, &["-t", "kept/#"]);
+        eventually(&cluster, "all that was retained", || late.got.lock().len() >= topics - 1).await;
+        let mut got = late.got.lock().clone();
+        got.sort();
+        let mut expected: Vec<_> = (1..topics).map(|topic| format!("kept/{topic} value-{topic}")).collect();
+        expected.sort();
+        assert_eq!(got, expected, "each once, and not what was removed");
+    }
+    // Messages go on between those that are left.
+    reached(&cluster, nodes[1], "news/x", &[&subscribers[1]]).await;
+    // And it comes back with all of it, and is told what was removed meanwhile.
+    publish(nodes[2], "kept/1", "", &["-r"]);
+    cluster.node_mut(0).start().await.unwrap();
+    cluster.ready(0).await.unwrap();
+    let back = brokers(&cluster)[0];
+    let late = Subscriber::start(back, &["-t", "kept/#"]);
+    eventually(&cluster, "it has them", || late.got.lock().len() >= topics - 2).await;
+    let got = late.got.lock().clone();
+    assert!(got.len() == topics - 2 && !got.contains(&"kept/1 value-1".to_owned()), "{got:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_will_of_a_client_of_a_killed_node_is_published_once() {
+    if !mosquitto() {
+        return;
+    }
+    let _machine = alone().await;
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let nodes = brokers(&cluster);
+    let heirs = [1, 2].map(|at: usize| Subscriber::start(nodes[at], &["-t", "will/#"]));
+    reached(&cluster, nodes[0], "will/probe", &[&heirs[0], &heirs[1]]).await;
+    let will = |id: &str, more: &[&str]| {
+        let topic = format!("will/{id}");
+        let mut arguments = vec!["-i", id, "-t", "in", "--will-topic", &topic, "--will-payload", "gone"];
+        arguments.extend(["--will-qos", "1", "--will-retain"]);
+        arguments.extend(more);
+        Subscriber::start(nodes[0], &arguments)
+    };
+    let clients = often(8, 40);
+    let ids: Vec<_> = (0..clients).map(|client| format!("client-{client}")).collect();
+    let mut dying: Vec<_> = ids.iter().map(|id| will(id, &[])).collect();
+    // These wait; one of them comes back in time.
+    let delayed = |seconds: &'static str| ["-c", "-x", "60", "-D", "WILL", "will-delay-interval", seconds];
+    dying.push(will("comes-back", &delayed("2")));
+    dying.push(will("stays-away", &delayed("2")));
+    dying.push(will("stays-longer", &delayed("4")));
+    reached(&cluster, nodes[1], "in", &dying.iter().collect::<Vec<_>>()).await;
+    // What a node said before its last filter, the others have heard when they know that.
+    let last = Subscriber::start(nodes[0], &["-t", "last"]);
+    for node in &nodes[1..] {
+        reached(&cluster, *node, "last", &[&last]).await;
+    }
+    let killed = Instant::now();
+    cluster.node_mut(0).kill().await.unwrap();
+    // Mosquitto's clients try the dead node again; this one moves.
+    let moved = Subscriber::start(nodes[2], &["-i", "comes-back", "-t", "nothing", "-c", "-x", "60"]);
+    let has = |heir: &Subscriber, id: &str| heir.count(&format!("will/{id} gone"));
+    eventually(&cluster, "the wills", || heirs.iter().all(|heir| ids.iter().all(|id| has(heir, id) > 0)))
+        .await;
+    let took = killed.elapsed();
+    eventually(&cluster, "the delayed will", || heirs.iter().all(|heir| has(heir, "stays-away") > 0)).await;
+    let delayed = killed.elapsed();
+    eprintln!("{clients} wills after {took:?}, one of 2 s after {delayed:?}");
+    assert!(took <= WILL_WITHIN && delayed >= Duration::from_secs(2), "{took:?} {delayed:?}");
+    // When this one comes, a second one of any other would have come.
+    eventually(&cluster, "the last will", || heirs.iter().all(|heir| has(heir, "stays-longer") > 0)).await;
+    for heir in &heirs {
+        for id in ids.iter().map(String::as_str).chain(["stays-away"]) {
+            assert_eq!(has(heir, id), 1, "{id}\n{}", cluster.logs());
+        }
+        assert_eq!(has(heir, "comes-back"), 0, "it is on another node");
+    }
+    // They are retained, on both.
+    for node in &nodes[1..] {
+        let late = Subscriber::start(*node, &["-t", "will/#"]);
+        eventually(&cluster, "retained wills", || ids.iter().all(|id| has(&late, id) == 1)).await;
+    }
+    drop((moved, dying, last));
+}
