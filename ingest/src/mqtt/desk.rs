@@ -10,8 +10,9 @@ use rumqttd::protocol::{Filter, RetainForwardRule, SubscribeReasonCode, UnsubAck
 use store::{SensorId, Ticket};
 
 use super::codec::{self, Frame, Violation};
+use super::delivery::Taken;
 use super::filter;
-use super::hub::{Hub, MAX_SUBSCRIPTIONS, Options, Taken, Will};
+use super::hub::{Hub, MAX_SUBSCRIPTIONS, Options, Will};
 use super::listener::Port;
 use super::mailbox::{Delivery, Mailbox, Message};
 use super::retained::Retain;

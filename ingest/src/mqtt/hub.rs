@@ -1,5 +1,5 @@
 //! What the MQTT clients of this node have in common: who is here, sessions of those who are away, subscriptions. Beside
-//! it stand `retained` messages, `wills`, and the clients of other nodes (`relays`). Samples do not pass through here; they come
+//! it stand `delivery`, `retained` messages, `wills`, and the clients of other nodes (`relays`). Samples do not pass through here; they come
 //! from the store's feed (`samples`).
 //!
 //! Invariant: a client id has one session at most, and one connection holds it. A newcomer with the same id gets the
@@ -10,18 +10,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rumqttd::protocol::QoS;
-use store::{ExchangeFigures, NodeId, Posted, Stamp, Store, Ticket};
+use store::{ExchangeFigures, Stamp, Store};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::filter::{FilterTree, SHARE};
-use super::letter;
-use super::mailbox::{Delivery, Mailbox, Message, Put};
-use super::relays::{Abroad, Relays, share_key};
-use super::retained::{self, NotRetained, Retain};
+use super::mailbox::{Mailbox, Message};
+use super::relays::{Relays, share_key};
 use super::samples::Samples;
 use super::session::Memory;
 use super::wills::Wills;
@@ -109,15 +107,15 @@ pub struct Hub {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+pub(super) struct Inner {
     clients: HashMap<Arc<str>, Client>,
     away: usize,
-    tree: FilterTree<Route>,
-    relays: Relays,
+    pub(super) tree: FilterTree<Route>,
+    pub(super) relays: Relays,
     wills: Wills,
     last_token: u64,
     /// Turns of shared subscriptions.
-    turn: usize,
+    pub(super) turn: usize,
 }
 
 #[derive(Debug)]
@@ -135,35 +133,12 @@ enum Client {
 }
 
 #[derive(Debug)]
-struct Route {
-    client: Arc<str>,
-    mailbox: Arc<Mailbox>,
-    options: Options,
+pub(super) struct Route {
+    pub(super) client: Arc<str>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) options: Options,
     /// `group` and filter of a shared subscription.
-    share: Option<Box<str>>,
-}
-
-/// Where a publication's subscribers have more waiting than they should; their publisher waits for them.
-pub type Crowded = Option<Arc<Mailbox>>;
-
-/// A publication that was taken.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// Who has more waiting than they should.
-    pub crowded: Crowded,
-    /// Says when it is retained on the disks.
-    pub ticket: Option<Ticket>,
-}
-
-/// Where a publication comes from.
-#[derive(Debug)]
-pub(super) enum Source<'a> {
-    /// A client here.
-    Client(&'a str),
-    /// This node itself; others have their own.
-    Here,
-    /// Another node, which leaves the choice of a member of these groups to this one.
-    Node(&'a [Box<str>]),
+    pub(super) share: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for Hub {
@@ -182,6 +157,10 @@ impl Hub {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(super) fn locked(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
     pub(super) fn relays<T>(&self, change: impl FnOnce(&mut Relays) -> T) -> T {
@@ -221,7 +200,7 @@ impl Hub {
 
     /// Whether a connection has `client`.
     pub(super) fn is_here(&self, client: &str) -> bool {
-        matches!(self.inner.lock().clients.get(client), Some(Client::Here { .. }))
+        self.inner.lock().is_here(client)
     }
 
     /// Closes the connection that `client` had before it came to another node `at` that time.
@@ -295,108 +274,6 @@ impl Hub {
         self.inner.lock().unsubscribe(&self.store, client, to)
     }
 
-    /// Puts the retained messages that `filter` matches into a new subscriber's mailbox.
-    pub fn send_retained(&self, mailbox: &Mailbox, filter: &str, options: Options) {
-        // Held, so that none comes as retained and live as well.
-        let _inner = self.inner.lock();
-        retained::matching(&self.store, filter, |message| {
-            let qos = lower(message.qos, options.qos);
-            let ids = options.id.into_iter().collect();
-            self.count(mailbox.put(Delivery { message: Arc::new(message), qos, retain: true, ids }));
-        });
-    }
-
-    /// Publishes to every subscriber of the topic, on any node; `from` is the publisher. The error says why it could not
-    /// be retained; then nobody got it.
-    pub fn publish(&self, from: &str, message: Message, retain: Retain) -> Result<Taken, NotRetained> {
-        let ticket = match retain {
-            Retain::No => None,
-            _ => retained::set(&self.store, &message, retain, Instant::now())
-                .inspect_err(|error| error.count(&self.counters))?,
-        };
-        let crowded = self.deliver(&Arc::new(message), retain != Retain::No, &Source::Client(from));
-        Ok(Taken { crowded, ticket })
-    }
-
-    /// Publishes to the subscribers here what every node publishes by itself.
-    pub fn publish_here(&self, message: Message) {
-        self.deliver(&Arc::new(message), false, &Source::Here);
-    }
-
-    /// Gives a publication to its subscribers here and, when it comes from a client here, to the nodes that ask for it.
-    pub(super) fn deliver(&self, message: &Arc<Message>, retain: bool, source: &Source<'_>) -> Crowded {
-        let mut inner = self.inner.lock();
-        let turn = inner.turn;
-        let (mut own, mut shared): (HashMap<&str, Target<'_>>, HashMap<&str, Vec<&Route>>) =
-            Default::default();
-        inner.tree.matching(&message.topic, &mut |route: &Route| match (&route.share, source) {
-            (Some(key), Source::Node(groups)) if !groups.contains(key) => {}
-            (Some(key), _) => shared.entry(key).or_default().push(route),
-            (None, Source::Client(from)) if route.options.no_local && *route.client == **from => {}
-            (None, _) => own.entry(&route.client).or_insert_with(|| Target::of(route)).join(route),
-        });
-        let abroad = match source {
-            Source::Client(_) => inner.relays.route(&message.topic),
-            Source::Here | Source::Node(_) => Abroad::default(),
-        };
-        let mut posts: HashMap<NodeId, Vec<Box<str>>> =
-            abroad.plain.into_iter().map(|node| (node, Vec::new())).collect();
-        let mut crowded = None;
-        let mut put = |mailbox: &Arc<Mailbox>, options: Options, ids: Vec<usize>| {
-            let delivery = Delivery {
-                message: message.clone(),
-                qos: lower(message.qos, options.qos),
-                retain: retain && options.as_published,
-                ids,
-            };
-            if let Source::Node(_) = source {
-                // Its publisher cannot be slowed, so it must not end a session.
-                return self.count(mailbox.offer(delivery));
-            }
-            self.count(mailbox.put(delivery));
-            if mailbox.is_crowded() {
-                crowded = Some(mailbox.clone());
-            }
-        };
-        for target in own.into_values() {
-            put(&target.route.mailbox, target.options, target.ids);
-        }
-        let any_shared = !shared.is_empty() || !abroad.groups.is_empty();
-        for key in abroad.groups.keys() {
-            shared.entry(key).or_default();
-        }
-        for (key, members) in shared {
-            // One that is here, if any is, or else on another node; they take turns.
-            let here =
-                |route: &&&Route| matches!(inner.clients.get(&route.client), Some(Client::Here { .. }));
-            let count = members.iter().filter(here).count();
-            let chosen = match abroad.groups.get(key) {
-                _ if count > 0 => members.iter().filter(here).nth(turn % count),
-                Some(nodes) => {
-                    posts.entry(nodes[turn % nodes.len()]).or_default().push(key.into());
-                    None
-                }
-                None => members.get(turn % members.len()),
-            };
-            if let Some(route) = chosen {
-                put(&route.mailbox, route.options, route.options.id.into_iter().collect());
-            }
-        }
-        if any_shared {
-            inner.turn = turn.wrapping_add(1);
-        }
-        drop(inner);
-        if !posts.is_empty() {
-            let qos = lower(message.qos, QoS::AtLeastOnce);
-            let letter = letter::write(message, qos, retain, true, Instant::now());
-            for (node, groups) in posts {
-                // What finds no room on a link is counted there.
-                self.store.post_to(node, Posted { message: letter.clone(), groups });
-            }
-        }
-        crowded
-    }
-
     /// Ends sessions whose time is over and gives the wills that are due, with their clients. To be called about
     /// once a second.
     pub fn sweep(&self, now: Instant) {
@@ -421,12 +298,6 @@ impl Hub {
         }
     }
 
-    fn count(&self, put: Put) {
-        if put != Put::Queued {
-            self.counters.dropped.add(1);
-        }
-    }
-
     /// What became of messages between nodes.
     pub fn relayed(&self) -> ExchangeFigures {
         self.store.exchange_figures()
@@ -440,6 +311,11 @@ impl Hub {
 }
 
 impl Inner {
+    /// Whether a connection has `client`.
+    pub(super) fn is_here(&self, client: &str) -> bool {
+        matches!(self.clients.get(client), Some(Client::Here { .. }))
+    }
+
     fn unsubscribe(&mut self, store: &Store, client: &Arc<str>, to: (Option<&str>, &str)) -> bool {
         let (group, filter) = to;
         let share = group.map(|group| share_key(group, filter));
@@ -477,34 +353,7 @@ impl Inner {
     }
 }
 
-/// A client with one or more subscriptions to a topic: it gets the message once, with the highest QoS and all
-/// identifiers (MQTT 5, 3.3.4).
-struct Target<'a> {
-    route: &'a Route,
-    options: Options,
-    ids: Vec<usize>,
-}
-
-impl<'a> Target<'a> {
-    fn of(route: &'a Route) -> Self {
-        Self { route, options: route.options, ids: Vec::new() }
-    }
-
-    fn join(&mut self, route: &Route) {
-        self.ids.extend(route.options.id);
-        self.options.as_published |= route.options.as_published;
-        if route.options.qos > self.options.qos {
-            self.options.qos = route.options.qos;
-        }
-    }
-}
-
 /// A subscription as its client writes it.
 fn text_of<'a>((group, filter): (Option<&'a str>, &'a str)) -> Cow<'a, str> {
     group.map_or(Cow::Borrowed(filter), |group| Cow::Owned(format!("{SHARE}{}", share_key(group, filter))))
-}
-
-/// The lower of two qualities of service.
-pub fn lower(one: QoS, other: QoS) -> QoS {
-    if one < other { one } else { other }
 }

@@ -4,7 +4,7 @@
 //! A connection's way: `listener` takes it, `greeting` reads CONNECT, `connection` moves its bytes (`transport`) to its
 //! `desk`, where `codec` and `session` (which answers by `writer`) say what each packet asks for. Publications to `sensors/…` go to the `uplink`
 //! and from there, a whole read at a time, into the store; all others to the `hub`, which knows sessions, subscriptions
-//! (`filter`) and `mailbox`es. `retained` messages stand in the store's registry; messages for the clients of other nodes
+//! (`filter`) and `mailbox`es (`delivery`). `retained` messages stand in the store's registry; messages for the clients of other nodes
 //! (`relays`), and `wills` of these, go through its exchange, each as a `letter`. Samples for subscribers come from the
 //! store's feed (`samples`).
 //!
@@ -13,6 +13,7 @@
 mod codec;
 mod connection;
 mod counters;
+mod delivery;
 mod desk;
 mod filter;
 mod greeting;

@@ -18,8 +18,9 @@ use store::{FILTERS, Heard, NodeId, Posted, Store};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::delivery::Source;
 use super::filter::{self, FilterTree};
-use super::hub::{Hub, Source};
+use super::hub::Hub;
 use super::letter;
 use crate::wire::topic;
 

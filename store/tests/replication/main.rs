@@ -8,9 +8,9 @@ use std::time::Duration;
 use store::cluster::mesh::{Cluster, PROTOCOL, Setup};
 use store::cluster::view::{NodeState, Nodes};
 use store::{
-    Attribute, AttributeDescription, Batch, Config, Copies, Description, Event, MemberWish, NewRoom,
-    NodeName, PersonId, Policy, Query, Role, RoomError, SampleTime, SensorId, Series, Shape, Store, Ticket,
-    Times, Values,
+    Attribute, AttributeDescription, Batch, Config, Copies, Description, Event, Kept, MemberWish, NewRoom,
+    NodeName, PersonId, Policy, Query, RetainError, Role, RoomError, SampleTime, SensorId, Series, Shape,
+    Store, Ticket, Times, Values,
 };
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
@@ -402,8 +402,12 @@ async fn an_older_node_never_meets_a_room() {
     assert_eq!(a.append("s", 0..10).await, Copies(2), "samples are kept on both");
     let error = a.store.create_room(lab()).unwrap_err();
     assert_eq!(error, RoomError::OlderNode("b".into()));
+    let message = || Some(Kept { message: b"1".to_vec().into(), expires: None });
+    let error = a.store.retain("topic", message()).unwrap_err();
+    assert_eq!(error, RetainError::OlderNode("b".into()));
     b.stop().await;
     until("b has left", || a.knows("b", NodeState::Left)).await;
+    kept(a.store.retain("topic", message()).unwrap().unwrap()).await;
     kept(a.store.create_room(lab()).unwrap().1).await;
     let b = start_with("b", older).await;
     let reason = timeout(WITHIN, b.cluster.refused()).await.expect("it is told why");

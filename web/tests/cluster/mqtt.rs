@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use firmware_sim::demo::cluster::Cluster;
 use parking_lot::Mutex;
+use serde_json::Value;
 
-use crate::common::{GUARD, alone, often, plan};
+use crate::common::{GUARD, alone, call, often, plan, room};
 
 /// From a kill to a will at the subscribers. Membership needs a refused connection for it.
 const WILL_WITHIN: Duration = Duration::from_secs(3);
@@ -205,4 +206,55 @@ async fn the_will_of_a_client_of_a_killed_node_is_published_once() {
         eventually(&cluster, "retained wills", || ids.iter().all(|id| has(&late, id) == 1)).await;
     }
     drop((moved, dying, last));
+}
+
+/// Sends samples of a sensor until the subscriber gets one of them by its room; the time of the last.
+async fn flows(
+    cluster: &Cluster,
+    from: SocketAddr,
+    to: &Subscriber,
+    room: &str,
+    sensor: &str,
+    after: u32,
+) -> u32 {
+    for ts in after + 1.. {
+        publish(from, &format!("sensors/{sensor}/t"), &format!(r#"{{"ts":{ts},"value":{ts}}}"#), &[]);
+        let line = format!(r#"rooms/{room}/{sensor}/t {{"ts":{ts},"value":{ts}}}"#);
+        let comes = cluster.eventually("the sample", Duration::from_millis(500), async || {
+            if to.count(&line) == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        if comes.await.is_ok() {
+            return ts;
+        }
+        assert!(ts < after + 40, "samples of {sensor} do not come\n{}", cluster.logs());
+    }
+    after
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_is_followed_at_the_next_node_when_one_is_killed() {
+    if !mosquitto() {
+        return;
+    }
+    let _machine = alone().await;
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let http: Vec<SocketAddr> = cluster.running().map(|node| node.http).collect();
+    let nodes = brokers(&cluster);
+    let room = room(&http, &["strap"]).await;
+    let filter = format!("rooms/{room}/#");
+    let first = Subscriber::start(nodes[0], &["-t", &filter]);
+    let ts = flows(&cluster, nodes[1], &first, &room, "strap", 0).await;
+    cluster.node_mut(0).kill().await.unwrap();
+    let second = Subscriber::start(nodes[2], &["-t", &filter]);
+    let ts = flows(&cluster, nodes[1], &second, &room, "strap", ts).await;
+    for ts in ts + 1..ts + 21 {
+        publish(nodes[1], "sensors/strap/t", &format!(r#"{{"ts":{ts},"value":{ts}}}"#), &[]);
+    }
+    let line = |ts: u32| format!(r#"rooms/{room}/strap/t {{"ts":{ts},"value":{ts}}}"#);
+    eventually(&cluster, "every sample once", || (ts + 1..ts + 21).all(|ts| second.count(&line(ts)) == 1))
+        .await;
+    // What comes into the room on one node comes to the subscriber on the other.
+    let path = format!("/api/v1/rooms/{room}/sensors/late");
+    assert_eq!(call(http[1], "PUT", &path, Value::Null).await.0, 204);
+    flows(&cluster, nodes[1], &second, &room, "late", 0).await;
 }
