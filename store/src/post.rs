@@ -105,7 +105,7 @@ impl Outbox {
 pub(crate) struct Post {
     outboxes: Mutex<HashMap<NodeId, Arc<Outbox>>>,
     work: OnceLock<mpsc::Sender<Effect>>,
-    /// The checkpointer. At most one snapshot is adopted at a time.
+    /// The checkpointer. At most one snapshot is adopted at a time, and one fold made.
     jobs: Mutex<Option<std::sync::mpsc::Sender<Job>>>,
     /// Frames acknowledged with all copies that were asked for.
     pub full: AtomicU64,
@@ -122,6 +122,13 @@ impl Post {
     /// Whom to hand snapshots to that came whole; `None` lets go of the checkpointer.
     pub(crate) fn set_checkpointer(&self, jobs: Option<std::sync::mpsc::Sender<Job>>) {
         *self.jobs.lock() = jobs;
+    }
+
+    fn job(&self, job: Job) {
+        if let Some(jobs) = &*self.jobs.lock() {
+            // The checkpointer ends with the store; then nothing is made durable any more.
+            let _ = jobs.send(job);
+        }
     }
 
     pub(crate) fn open(&self, node: NodeId, outbox: Arc<Outbox>) {
@@ -174,12 +181,8 @@ impl Shared {
                     count.fetch_add(1, Relaxed);
                     self.waiting.settle(frame, Copies(copies));
                 }
-                Effect::Adopt(coverage) => {
-                    if let Some(jobs) = &*self.post.jobs.lock() {
-                        // The checkpointer ends with the store; then nothing is adopted any more.
-                        let _ = jobs.send(Job::Adopt(coverage));
-                    }
-                }
+                Effect::Adopt(coverage) => self.post.job(Job::Adopt(coverage)),
+                Effect::Fold(fold) => self.post.job(Job::Fold(fold)),
                 work @ (Effect::Serve { .. } | Effect::Snapshot { .. }) => {
                     if self.post.work.get().is_none_or(|worker| worker.try_send(work).is_err()) {
                         tracing::debug!("a request of a peer found no room; it asks again");

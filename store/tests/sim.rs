@@ -144,3 +144,13 @@ fn a_deletion_that_is_forgotten_is_noticed() {
 fn a_removal_that_is_forgotten_is_noticed() {
     is_noticed(Rule::RemovalLasts);
 }
+
+#[test]
+fn a_fold_of_what_is_not_held_is_noticed() {
+    is_noticed(Rule::FoldedAlike);
+}
+
+#[test]
+fn folded_blocks_that_count_again_are_noticed() {
+    is_noticed(Rule::FoldedInLog);
+}

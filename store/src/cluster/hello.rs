@@ -19,6 +19,8 @@ pub const NEWS: u16 = 2;
 /// The version from which on nodes know rooms. Blocks cannot be held back from an older node, since their numbers have no
 /// gaps: none is made while one is linked, and none is linked where there are any.
 pub const KNOW_ROOMS: u16 = 2;
+/// From this version on a node speaks of folds ([`crate::replica::fold`]).
+pub const FOLDS: u16 = 2;
 /// Longest text of a hello (an address, a zone), in bytes; a node that says more is refused.
 pub const MAX_TEXT_BYTES: usize = 512;
 /// Longest reason of a refusal that is passed on, in characters; the rest is cut off.

@@ -20,6 +20,7 @@ use crate::codec::{put_text, seal};
 use crate::memory::Memory;
 use crate::model::ids::SensorId;
 use crate::registry::{AttributeDescription, Description, SensorOperation};
+use crate::replica::fold::Fold;
 use crate::replica::message::Coverage;
 use crate::series::{Sensor, Series};
 
@@ -35,6 +36,8 @@ pub(crate) enum Job {
     OverBudget,
     /// A snapshot was joined into the rings: it counts when they are on disk.
     Adopt(Coverage),
+    /// Origins are folded: that counts when it is on disk.
+    Fold(Fold),
 }
 
 pub(crate) struct Checkpointer {
@@ -55,6 +58,12 @@ impl Checkpointer {
             let coverage = match job {
                 Job::OverBudget => Coverage::default(),
                 Job::Adopt(coverage) => coverage,
+                Job::Fold(fold) => {
+                    if self.fold(&fold).is_err() {
+                        return;
+                    }
+                    continue;
+                }
             };
             if self.checkpoint(coverage.clone()).is_err() {
                 return;
@@ -126,6 +135,17 @@ impl Checkpointer {
         }
         let (topic, record) = self.memory.retained.write().next_unsaved()?;
         Some((topic_key(topic), record))
+    }
+
+    fn fold(&self, fold: &Fold) -> Result<(), Ended> {
+        let versions = Some(Coverage::default());
+        self.send(Errand { versions, fold: Some(fold.clone()), ..Errand::default() })?;
+        tracing::info!(
+            origins = fold.origins.len(),
+            "origins of past starts are counted as one from here on"
+        );
+        self.shared.replicate(|replica| replica.folded(fold));
+        Ok(())
     }
 
     /// Hands an errand over and waits until it is committed.

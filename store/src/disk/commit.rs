@@ -17,12 +17,14 @@ use redb::{Database, ReadableTable};
 
 use super::checkpoint::Job;
 use super::tables::{
-    CHUNKS, ChunkKey, DESCRIPTORS, FORMAT, LOG, LOG_BEFORE, LogKey, META, OWN, SERIES, VERSIONS, place,
+    CHUNKS, ChunkKey, DESCRIPTORS, FOLDED, FORMAT, LOG, LOG_BEFORE, LogKey, META, OWN, SERIES, VERSIONS,
+    place,
 };
 use crate::error::{CLOSED, Failed};
 use crate::group::{Group, Pace, Sealed, Waiting, Wake};
 use crate::model::ids::{NodeId, Origin, PARTITIONS, Partition};
 use crate::post::Post;
+use crate::replica::fold::Fold;
 use crate::replica::frame::{FrameWriter, Name, REGISTRY};
 use crate::replica::message::Coverage;
 use crate::replica::state::Replica;
@@ -39,6 +41,8 @@ pub(crate) struct Errand {
     pub descriptors_gone: Vec<String>,
     /// Write the version vector: the log is about to be trimmed, or a snapshot counts from here on.
     pub versions: Option<Coverage>,
+    /// With the version vector: what is folded in it.
+    pub fold: Option<Fold>,
     pub trim: Vec<LogKey>,
 }
 
@@ -284,11 +288,23 @@ impl Committer {
         if let Some(coverage) = &errand.versions {
             // Never what is only held: blocks that came since the seal are in no log yet.
             let mut versions = shared.replica.lock().durable().clone();
+            let mut folded = transaction.open_table(FOLDED)?;
+            let oldest = shared.log.lock().frames.front().map_or(number, |frame| frame.0.0);
+            folded.retain(|_, commit| commit >= oldest)?;
+            if let Some(fold) = &errand.fold {
+                versions.fold(fold);
+                for origin in &fold.origins {
+                    folded.insert((origin.node.0, origin.start), number)?;
+                }
+            }
             for (partition, origin, last) in marks {
                 versions.advance(*partition, *origin, *last);
             }
             coverage.marks().for_each(|(partition, origin, last)| versions.advance(partition, origin, last));
             let mut table = transaction.open_table(VERSIONS)?;
+            table.retain(|(partition, node, start), _| {
+                versions.last(Partition(partition), Origin { node: NodeId(node), start }) > 0
+            })?;
             for (partition, origin, last) in versions.iter() {
                 table.insert((partition.0, origin.node.0, origin.start), last)?;
             }

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::recover::series_names;
-use super::tables::{CHUNKS, DESCRIPTORS, LOG, OWN, SERIES, VERSIONS, is_whole};
-use crate::model::ids::{Attribute, NodeId, Origin, Partition, SensorId};
+use super::tables::{CHUNKS, DESCRIPTORS, LOG, OWN, SERIES, is_whole};
+use super::tally::Tally;
+use crate::model::ids::{Attribute, Origin, Partition, SensorId};
 use crate::model::kind::Kind;
 use crate::replica::frame::{REGISTRY, outline, reduce};
 use crate::replica::message::{Message, Piece};
 use crate::replica::state::Replica;
-use crate::replica::version::{BLOCKS, FRAMES, VersionVector};
+use crate::replica::version::{BLOCKS, FRAMES};
 
 /// Size from which a piece of a snapshot is sent.
 const PIECE_BYTES: usize = 1 << 20;
@@ -155,24 +156,18 @@ pub(crate) fn snapshot(
             }
         }
     }
-    let mut versions = VersionVector::default();
-    if let Some(table) = table(&transaction, VERSIONS)? {
-        for entry in table.iter()? {
-            let (key, last) = entry?;
-            let (partition, node, start) = key.value();
-            versions.advance(Partition(partition), Origin { node: NodeId(node), start }, last.value());
-        }
-    }
+    let mut tally = Tally::read(&transaction)?;
     let log = table(&transaction, LOG)?;
     if let Some(log) = &log {
         for entry in log.iter()? {
             let (key, record) = entry?;
             let Ok((origin, number, places)) = outline(record.value()) else { continue };
-            for (partition, number) in places {
-                versions.advance(partition, origin, number);
-            }
-            if is_whole(key.value().1) {
-                versions.advance(FRAMES, origin, number);
+            let (commit, place) = key.value();
+            if tally.counts(origin, commit) {
+                let whole = is_whole(place).then_some((FRAMES, number));
+                for (partition, number) in places.into_iter().chain(whole) {
+                    tally.versions.advance(partition, origin, number);
+                }
             }
             if let Some(frame) = reduce(record.value(), |partition, _| partition == REGISTRY) {
                 out.add(&frame, |piece| &mut piece.frames)?;
@@ -200,7 +195,7 @@ pub(crate) fn snapshot(
         }
     }
     out.flush()?;
-    let coverage = Replica::coverage(&versions, partitions);
+    let coverage = Replica::coverage(&tally.versions, partitions);
     if (out.send)(Message::SnapshotEnd { read, parts: out.sent, coverage }) {
         Ok(())
     } else {

@@ -17,16 +17,15 @@ use redb::{
 use super::backend::{Counted, Traffic};
 use super::chunks::{self, Span};
 use super::commit::{LogIndex, initialise, upgrade};
-use super::tables::{
-    CHUNKS, DESCRIPTORS, FILE, FORMAT, FORMATS_BEFORE, LOG, META, OWN, SERIES, VERSIONS, is_whole,
-};
+use super::tables::{CHUNKS, DESCRIPTORS, FILE, FORMAT, FORMATS_BEFORE, LOG, META, OWN, SERIES, is_whole};
+use super::tally::Tally;
 use crate::codec::{Malformed, Reader, unseal};
 use crate::config::Config;
 use crate::conflict::{conform, named};
 use crate::describe;
 use crate::error::OpenError;
 use crate::memory::Memory;
-use crate::model::ids::{Attribute, NodeId, Origin, PARTITIONS, Partition, SensorId};
+use crate::model::ids::{Attribute, NodeId, Origin, PARTITIONS, SensorId};
 use crate::model::kind::Kind;
 use crate::model::value::Shape;
 use crate::registry::Operation;
@@ -201,14 +200,7 @@ impl Loader<'_> {
         self.series(&transaction)?;
         self.descriptors(&transaction)?;
         self.descriptions_of_log(&transaction)?;
-        let mut versions = VersionVector::default();
-        if let Some(table) = self.table(&transaction, VERSIONS)? {
-            for entry in table.iter().map_err(|error| self.database_error(error))? {
-                let (key, last) = entry.map_err(|error| self.database_error(error))?;
-                let (partition, node, start) = key.value();
-                versions.advance(Partition(partition), Origin { node: NodeId(node), start }, last.value());
-            }
-        }
+        let mut tally = Tally::read(&transaction).map_err(|error| self.database_error(error))?;
         // Chunks of different series have nothing to do with each other: both cores decode them.
         let half = PARTITIONS / 2;
         let (first, second) = std::thread::scope(|scope| {
@@ -218,7 +210,7 @@ impl Loader<'_> {
         let second = second.map_err(|_| self.damaged("its chunks could not be read".into()))?;
         let mut stamp = first?.max(second?);
         let mut log = LogIndex::default();
-        self.log(&transaction, &mut log, &mut versions, &mut stamp)?;
+        self.log(&transaction, &mut log, &mut tally, &mut stamp)?;
         let trimmed = self.trimmed(&transaction)?;
         let commit = log.frames.back().map_or(0, |frame| frame.0.0).max(trimmed);
         let mut samples = 0;
@@ -226,7 +218,7 @@ impl Loader<'_> {
             samples += series.lock().ring.len() as u64;
             self.memory.hold(&series);
         }
-        Ok(Recovered { node, log, versions, commit, stamp, samples })
+        Ok(Recovered { node, log, versions: tally.versions, commit, stamp, samples })
     }
 
     /// The last commit before a checkpoint.
@@ -328,7 +320,7 @@ impl Loader<'_> {
         &self,
         transaction: &ReadTransaction,
         log: &mut LogIndex,
-        versions: &mut VersionVector,
+        tally: &mut Tally,
         stamp: &mut u64,
     ) -> Result<(), OpenError> {
         let Some(table) = self.table(transaction, LOG)? else { return Ok(()) };
@@ -339,23 +331,21 @@ impl Loader<'_> {
             let (commit, place) = key.value();
             log.push((commit, place), record.value().len() as u64);
             let (origin, number) = (frame.origin, frame.number);
+            let counts = tally.counts(origin, commit);
             for block in frame.blocks {
-                self.block(origin, block, versions, stamp)?;
+                if counts {
+                    self.count(origin, &block, &mut tally.versions)?;
+                }
+                self.block(block, stamp)?;
             }
-            if place == OWN || is_whole(place) {
-                versions.advance(FRAMES, origin, number);
+            if counts && (place == OWN || is_whole(place)) {
+                tally.versions.advance(FRAMES, origin, number);
             }
         }
         Ok(())
     }
 
-    fn block(
-        &self,
-        origin: Origin,
-        block: Block,
-        versions: &mut VersionVector,
-        stamp: &mut u64,
-    ) -> Result<(), OpenError> {
+    fn count(&self, origin: Origin, block: &Block, versions: &mut VersionVector) -> Result<(), OpenError> {
         if let Offer::Gap(missing) = versions.offer(block.partition, origin, block.number) {
             let (partition, number) = (block.partition.0, block.number);
             let what = format!(
@@ -364,6 +354,10 @@ impl Loader<'_> {
             return Err(self.damaged(what));
         }
         versions.advance(block.partition, origin, block.number);
+        Ok(())
+    }
+
+    fn block(&self, block: Block, stamp: &mut u64) -> Result<(), OpenError> {
         match block.body {
             Body::Registry(operations) => operations.into_iter().for_each(|operation| {
                 *stamp = operation.stamp().time.max(*stamp);

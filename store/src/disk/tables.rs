@@ -32,6 +32,9 @@ pub(crate) const DESCRIPTORS: TableDefinition<'static, &str, &[u8]> = TableDefin
 /// (partition, origin's node, origin's start) → last block of the trimmed part of the log. What the log still holds
 /// comes on top, so that a commit need not touch this table. Partition 1025 stands for the origin's frames themselves.
 pub(crate) const VERSIONS: TableDefinition<'static, (u16, u64, u64), u64> = TableDefinition::new("versions");
+/// (origin's node, origin's start) → commit. Blocks of this origin that the log has up to this commit are joined, but
+/// count no more: the origin is folded (see [`crate::replica::fold`]). Gone when the log is trimmed behind it.
+pub(crate) const FOLDED: TableDefinition<'static, (u64, u64), u64> = TableDefinition::new("folded");
 
 /// Commit, and place in it: see [`place`].
 pub(crate) type LogKey = (u64, u32);

@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::fold::Fold;
 use super::version::{BLOCKS, FRAMES};
 use crate::clock::Stamp;
-use crate::cluster::hello::NEWS;
+use crate::cluster::hello::{FOLDS, NEWS};
 use crate::cluster::view::Load;
 use crate::exchange::Posted;
 use crate::model::ids::{NodeId, Origin, Partition};
@@ -152,6 +153,15 @@ pub enum Message {
         /// The client's id.
         client: Box<str>,
     },
+    /// These origins are closed, and all of theirs is durable at the sender. Since version 2.
+    Closed {
+        /// Which, and how far they came.
+        fold: Fold,
+        /// The sender has folded them; else it asks whether the receiver has the same.
+        folded: bool,
+    },
+    /// The answer to [`Message::Closed`]: the receiver has all of that alike. Since version 2.
+    Alike(Fold),
 }
 
 impl Message {
@@ -163,6 +173,7 @@ impl Message {
             | Self::Posted(_)
             | Self::Claimed { .. }
             | Self::Settled { .. } => NEWS,
+            Self::Closed { .. } | Self::Alike(_) => FOLDS,
             _ => 1,
         }
     }

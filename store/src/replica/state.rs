@@ -6,6 +6,7 @@
 //! - A block is held only when all blocks of its origin and partition before it are.
 //! - What is only held is neither acknowledged to its origin nor offered to others; what is durable is.
 //! - A snapshot counts when all of it is durable, and then as a whole.
+//! - Closed origins are folded into one; who lacks any of theirs lacks that one (`folds`).
 //! - A frame is settled when it is durable here and on enough of the peers that count. A peer counts from when it has
 //!   caught up until membership says that it is gone.
 //!
@@ -19,10 +20,15 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use self::folds::Folds;
+use super::fold::Fold;
 use super::frame::{Block, Frame};
 use super::message::{Coverage, Entries, Message};
 use super::version::{BLOCKS, FRAMES, Offer, VersionVector};
 use crate::model::ids::{NodeId, Origin, Partition};
+
+mod caught_up;
+mod folds;
 
 /// A snapshot of which nothing came for so many ticks is given up, and asked for anew.
 const PATIENCE: u8 = 2;
@@ -91,6 +97,9 @@ pub enum Effect {
     },
     /// Make all that came in the snapshot durable, then call [`Replica::adopted`].
     Adopt(Coverage),
+    /// Make the fold durable, then call [`Replica::folded`]. The log still has blocks of what is folded: up to this
+    /// moment they no longer count.
+    Fold(Fold),
     /// The peer has more frames to get, or may go on: see [`Replica::next`].
     Stream(NodeId),
 }
@@ -104,6 +113,12 @@ pub struct Counts {
     pub rewinds: u64,
     /// Snapshots asked for.
     pub snapshots: u64,
+    /// Folds made durable.
+    pub folds: u64,
+    /// Origins that they put away.
+    pub origins_folded: u64,
+    /// Folds of others that hold something else than this node.
+    pub folds_missed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +129,8 @@ struct Peer {
     caught_up: bool,
     /// Own frames up to here are durable there.
     acked: u64,
+    /// The run that was linked last.
+    run: Option<u64>,
     link: Option<Link>,
 }
 
@@ -141,6 +158,8 @@ struct Link {
     seen: u64,
     /// What it held when it was first asked; empty when all of that is here.
     ahead: Option<Vec<(Partition, Entries)>>,
+    /// It speaks of folds.
+    folds: bool,
 }
 
 /// Blocks that were asked for.
@@ -217,10 +236,14 @@ pub struct Replica {
     wanted: HashMap<(Partition, Origin), Wanted>,
     /// Peers are expected that have not been met yet.
     joining: bool,
+    folds: Folds,
     counts: Counts,
     /// Takes blocks over a gap: a rule that the simulation breaks on purpose.
     #[cfg(feature = "sim")]
     pub gaps_allowed: bool,
+    /// Folds what it holds otherwise: another such rule.
+    #[cfg(feature = "sim")]
+    pub unlike_folds: bool,
 }
 
 impl Replica {
@@ -239,9 +262,12 @@ impl Replica {
             reads: 0,
             wanted: HashMap::new(),
             joining,
+            folds: Folds::default(),
             counts: Counts::default(),
             #[cfg(feature = "sim")]
             gaps_allowed: false,
+            #[cfg(feature = "sim")]
+            unlike_folds: false,
         }
     }
 
@@ -317,6 +343,7 @@ impl Replica {
     pub fn linked(&mut self, node: NodeId, start: u64) -> Vec<Effect> {
         let mut effects = self.unlinked(node);
         let origin = Origin { node, start };
+        self.unfold(origin);
         let link = Link {
             start,
             flowing: false,
@@ -326,8 +353,10 @@ impl Replica {
             rewinding: false,
             seen: self.held.last(FRAMES, origin),
             ahead: None,
+            folds: false,
         };
-        self.peers.entry(node).or_default().link = Some(link);
+        let peer = self.peers.entry(node).or_default();
+        (peer.run, peer.link) = (Some(start), Some(link));
         effects.extend([self.resume(node, origin), Effect::Send(node, Message::Root(self.durable.root()))]);
         effects
     }
@@ -399,6 +428,7 @@ impl Replica {
                 effects = self.give_up();
             }
         }
+        effects.extend(self.tidy());
         effects.extend(self.roots());
         self.acknowledge(&mut effects);
         // Where no frame came since the last tick, either there is none, or one of us waits for a message that was
@@ -442,18 +472,9 @@ impl Replica {
         vec![Effect::Send(node, behind)]
     }
 
-    /// Whether everything is here that the peers held when they were met.
-    pub fn is_caught_up(&self) -> bool {
-        self.links_ready(|link| link.ahead.as_ref().is_some_and(Vec::is_empty))
-    }
-
     /// Whether all peers that count hold all own frames durably.
     pub fn is_handed_over(&self) -> bool {
         self.peers.values().filter(|peer| peer.counts()).all(|peer| peer.acked >= self.sealed)
-    }
-
-    fn links_ready(&self, ready: impl Fn(&Link) -> bool) -> bool {
-        self.session.is_none() && self.peers.values().filter_map(|peer| peer.link.as_ref()).all(ready)
     }
 
     /// Own frames that the peer has not acknowledged as durable: from behind this one to the last sealed.
@@ -472,7 +493,7 @@ impl Replica {
     ) -> (Option<Taken>, Vec<Effect>) {
         let Some(start) = self.link(from).map(|link| link.start) else { return (None, Vec::new()) };
         let origin = frame.origin;
-        if origin != (Origin { node: from, start }) {
+        if origin != (Origin { node: from, start }) || self.is_folding(origin) {
             return (None, Vec::new());
         }
         let held = self.held.last(FRAMES, origin);
@@ -522,11 +543,12 @@ impl Replica {
     }
 
     /// Blocks that a peer had been asked for.
-    pub fn relay(&mut self, from: NodeId, frame: Frame, bytes: Bytes) -> (Option<Taken>, Vec<Effect>) {
+    pub fn relay(&mut self, from: NodeId, mut frame: Frame, bytes: Bytes) -> (Option<Taken>, Vec<Effect>) {
         let origin = frame.origin;
-        if origin == self.me || self.link(from).is_none() {
+        if origin == self.me || self.link(from).is_none() || self.is_folding(origin) {
             return (None, Vec::new());
         }
+        frame.blocks.retain(|block| !self.comes_late(origin, block));
         let gaps = self.gaps(origin, &frame.blocks);
         if gaps.len() == frame.blocks.len() {
             return (None, self.want(from, origin, gaps, true));
@@ -668,17 +690,18 @@ impl Replica {
                 if root != self.durable.root() {
                     effects.push(Effect::Send(from, Message::Digest(self.durable.digest())));
                 } else if let Some(link) = self.link(from) {
-                    link.ahead.get_or_insert_with(Vec::new);
+                    link.ahead = Some(Vec::new());
                 }
             }
             Message::Digest(theirs) => {
                 let differ = |partition: &Partition| {
                     theirs.get(usize::from(partition.0)) != Some(&self.durable.hash(*partition))
                 };
-                let partitions = (0..BLOCKS).map(Partition).filter(differ);
-                let partitions = partitions.map(|partition| (partition, self.durable.entries(partition)));
-                let vectors = Message::Vectors { answer: true, partitions: partitions.collect() };
-                effects.push(Effect::Send(from, vectors));
+                let partitions: Vec<_> = (0..BLOCKS).map(Partition).filter(differ).collect();
+                let entries = |partition: &Partition| (*partition, self.durable.entries(*partition));
+                let ours = partitions.iter().map(entries).collect();
+                effects.push(Effect::Send(from, Message::Vectors { answer: true, partitions: ours }));
+                self.note_equal(from, &partitions);
             }
             Message::Vectors { answer, partitions } => {
                 if answer {
@@ -703,6 +726,8 @@ impl Replica {
                     effects.extend(session.complete().map(Effect::Adopt));
                 }
             }
+            Message::Closed { fold, folded } => effects = self.closed(from, fold, folded),
+            Message::Alike(fold) => effects = self.alike(from, &fold),
             Message::Frame { .. }
             | Message::Relay { .. }
             | Message::Part { .. }
@@ -771,27 +796,26 @@ impl Replica {
     }
 
     /// Looks for blocks that a peer has and this node lacks. Those of an origin that is linked come by themselves.
-    fn compare(&mut self, from: NodeId, partitions: Vec<(Partition, Entries)>, effects: &mut Vec<Effect>) {
+    fn compare(
+        &mut self,
+        from: NodeId,
+        mut partitions: Vec<(Partition, Entries)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for (partition, entries) in &mut partitions {
+            entries.retain(|(origin, last)| !self.is_folded(*partition, *origin, *last));
+        }
         let mut wants: BTreeMap<Origin, Vec<Missing>> = BTreeMap::new();
         for (partition, entries) in &partitions {
             for (origin, last) in entries {
                 let held = self.held.last(*partition, *origin);
-                if *last > held && *origin != self.me && !self.streams(*origin) && partition.0 < BLOCKS {
+                let comes = *origin == self.me || self.streams(*origin) || self.is_folding(*origin);
+                if *last > held && !comes && partition.0 < BLOCKS {
                     wants.entry(*origin).or_default().push((*partition, held + 1, *last));
                 }
             }
         }
-        let durable = &self.durable;
-        let behind = |(partition, entries): &(Partition, Entries)| {
-            entries.iter().any(|(origin, last)| durable.last(*partition, *origin) < *last)
-        };
-        if self.peers.get(&from).and_then(|peer| peer.link.as_ref()).is_some_and(|link| link.ahead.is_none())
-        {
-            let ahead = partitions.into_iter().filter(behind).collect();
-            if let Some(link) = self.link(from) {
-                link.ahead = Some(ahead);
-            }
-        }
+        self.note_ahead(from, partitions);
         for (origin, missing) in wants {
             effects.extend(self.want(from, origin, missing, false));
         }
@@ -806,8 +830,10 @@ impl Replica {
     /// The snapshot, and all that was taken before it ended, is durable.
     pub fn adopted(&mut self, coverage: &Coverage) -> Vec<Effect> {
         for (partition, origin, last) in coverage.marks() {
-            self.held.advance(partition, origin, last);
-            self.durable.advance(partition, origin, last);
+            if !self.is_folded(partition, origin, last) {
+                self.held.advance(partition, origin, last);
+                self.durable.advance(partition, origin, last);
+            }
         }
         self.session = None;
         self.wanted.clear();
@@ -838,13 +864,8 @@ impl Replica {
                 link.ack_sent = frame;
                 effects.push(Effect::Send(*node, Message::Ack { frame }));
             }
-            let durable = &self.durable;
-            if let Some(ahead) = link.ahead.as_mut().filter(|ahead| !ahead.is_empty()) {
-                ahead.retain(|(partition, entries)| {
-                    entries.iter().any(|(origin, last)| durable.last(*partition, *origin) < *last)
-                });
-            }
         }
+        self.catch_up();
     }
 
     /// Settles the own frames that have copies enough, in order.

@@ -54,6 +54,8 @@ pub(super) struct Transaction {
     pub retained: Option<Retained>,
     /// The end of a checkpoint: what is durable with it, and the first commit whose frames stay.
     pub versions: Option<(VersionVector, u64)>,
+    /// What is folded in the versions.
+    pub folded: Vec<Origin>,
 }
 
 /// What a node keeps when it is killed.
@@ -63,6 +65,8 @@ pub(super) struct Disk {
     /// (commit, index) → whole, frame. Index 0 is the node's own.
     pub log: BTreeMap<(u64, usize), (bool, Bytes)>,
     pub versions: VersionVector,
+    /// The commit up to which the log's blocks of an origin count no more.
+    pub folded: BTreeMap<Origin, u64>,
     pub series: BTreeSet<usize>,
     pub said: Said,
     pub rooms: Rooms,
@@ -98,6 +102,7 @@ impl Disk {
             node,
             log: BTreeMap::new(),
             versions: VersionVector::default(),
+            folded: BTreeMap::new(),
             series: BTreeSet::new(),
             said: Said::default(),
             rooms: Rooms::default(),
@@ -108,7 +113,8 @@ impl Disk {
     }
 
     pub(super) fn apply(&mut self, transaction: Transaction) {
-        let Transaction { number, own, taken, chunks, series, said, rooms, retained, versions } = transaction;
+        let Transaction { number, own, taken, chunks, series, said, rooms, retained, versions, folded } =
+            transaction;
         self.commit = number;
         if let Some(own) = own {
             self.log.insert((number, 0), (true, own));
@@ -126,9 +132,10 @@ impl Disk {
             self.retained = retained;
         }
         if let Some((versions, first)) = versions {
-            for (partition, origin, last) in versions.iter() {
-                self.versions.advance(partition, origin, last);
-            }
+            let oldest = self.log.keys().next().map_or(number, |key| key.0);
+            self.folded.retain(|_, commit| *commit >= oldest);
+            self.folded.extend(folded.into_iter().map(|origin| (origin, number)));
+            self.versions = versions;
             self.log = self.log.split_off(&(first, 0));
         }
     }
@@ -138,6 +145,9 @@ impl Disk {
         let mut versions = self.versions.clone();
         for (key, (whole, record)) in &self.log {
             let frame = decode(record)?;
+            if self.folded.get(&frame.origin).is_some_and(|folded| key.0 <= *folded) {
+                continue;
+            }
             for block in &frame.blocks {
                 if let Offer::Gap(first) = versions.offer(block.partition, frame.origin, block.number) {
                     let place = (block.partition, frame.origin, block.number);

@@ -53,6 +53,10 @@ pub enum Rule {
     DeletionLasts,
     /// A retained message that was removed stays away; broken: the removal is forgotten, and it comes back.
     RemovalLasts,
+    /// A node folds what it holds alike; broken: whatever it holds.
+    FoldedAlike,
+    /// Blocks of folded origins that the log still has count no more; broken: they do.
+    FoldedInLog,
 }
 
 /// What there was, by kind.
@@ -92,6 +96,9 @@ impl Counts {
         "relays",
         "snapshots",
         "snapshots broken off",
+        "folds",
+        "origins folded",
+        "folds missed",
         "keep changes",
         "clears",
         "clears acknowledged",

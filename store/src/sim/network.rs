@@ -86,8 +86,10 @@ impl World {
                     self.nodes[a].links.insert(b, link(other.node));
                     self.nodes[b].links.insert(a, link(one.node));
                     self.tell(|| format!("link {a} = {b}"));
-                    self.machine(a, |run, _, _| run.replica.linked(other.node, other.start));
-                    self.machine(b, |run, _, _| run.replica.linked(one.node, one.start));
+                    for (at, peer) in [(a, other), (b, one)] {
+                        self.machine(at, |run, _, _| run.replica.linked(peer.node, peer.start));
+                        self.machine(at, |run, _, _| run.replica.speaks_of_folds(peer.node));
+                    }
                 }
             }
         }

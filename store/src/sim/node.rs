@@ -25,10 +25,11 @@ use crate::registry::retained::{RetainError, Retained};
 use crate::registry::room::RoomOperation;
 use crate::registry::rooms::Rooms;
 use crate::registry::{Operation, SensorOperation};
+use crate::replica::fold::Fold;
 use crate::replica::frame::{Block, Body, FrameWriter, REGISTRY, Run as Samples, RunWriter, reduce};
 use crate::replica::message::{Coverage, Message, Piece};
 use crate::replica::state::{Effect, Replica, Taken};
-use crate::replica::version::BLOCKS;
+use crate::replica::version::{BLOCKS, VersionVector};
 use crate::ring::{Ring, Stamps};
 
 /// Series that one commit of a checkpoint takes.
@@ -75,6 +76,7 @@ struct Committing {
     transaction: Transaction,
     marks: Vec<Mark>,
     adopted: Option<Coverage>,
+    folded: Option<Fold>,
 }
 
 /// A run of a node.
@@ -101,6 +103,7 @@ pub(super) struct Run {
     floor: u64,
     checkpoint: Option<Checkpoint>,
     adopting: Option<Coverage>,
+    folding: Option<Fold>,
     /// Parts of a snapshot of this peer were joined.
     pub parts_of: Option<NodeId>,
     clock: u64,
@@ -130,6 +133,8 @@ impl Run {
         let Policy { ack_copies, min_copies } = plan.policy;
         let mut replica = Replica::new(origin, Policy { ack_copies, min_copies }, found.versions, true);
         replica.gaps_allowed = broken == Some(Rule::NoGaps);
+        replica.unlike_folds = broken == Some(Rule::FoldedAlike);
+        replica.set_closed(plan.closed);
         Ok(Self {
             number,
             origin,
@@ -150,6 +155,7 @@ impl Run {
             floor: 0,
             checkpoint: None,
             adopting: None,
+            folding: None,
             parts_of: None,
             clock: found.stamp,
             waiting_open: Vec::new(),
@@ -354,7 +360,8 @@ impl Run {
                 || !self.operations.is_empty()
                 || !self.taken.is_empty()
                 || self.checkpoint.is_some()
-                || self.adopting.is_some())
+                || self.adopting.is_some()
+                || self.folding.is_some())
     }
 
     /// Whether memory holds what no frame has yet.
@@ -416,6 +423,12 @@ impl Run {
         Vec::new()
     }
 
+    /// Origins are folded: that counts with the next commit.
+    pub(super) fn fold(&mut self, fold: Fold) -> Vec<Effect> {
+        self.folding = Some(fold);
+        Vec::new()
+    }
+
     /// Seals what is open and starts a commit.
     pub(super) fn seal(&mut self, disk: &mut Disk, plan: &Plan) -> Vec<Effect> {
         if self.checkpoint.is_none() && self.adopting.is_some() {
@@ -440,7 +453,14 @@ impl Run {
             ..Transaction::default()
         };
         let adopted = self.slice(disk, plan, &marks, &mut transaction);
-        self.committing = Some(Committing { own: own.map(|own| (number, own)), transaction, marks, adopted });
+        if let Some(fold) = &self.folding {
+            transaction.versions.get_or_insert_with(|| (self.versions(&marks), 0));
+            if self.broken != Some(Rule::FoldedInLog) {
+                transaction.folded.clone_from(&fold.origins);
+            }
+        }
+        let (own, folded) = (own.map(|own| (number, own)), self.folding.take());
+        self.committing = Some(Committing { own, transaction, marks, adopted, folded });
         effects
     }
 
@@ -505,19 +525,28 @@ impl Run {
         transaction.said.clone_from(&self.said);
         transaction.rooms = Some(self.rooms.clone());
         transaction.retained = Some(self.retained.clone());
-        let mut versions = self.replica.durable().clone();
-        let covered = coverage.iter().flat_map(Coverage::marks);
-        for (partition, origin, last) in marks.iter().copied().chain(covered) {
+        let mut versions = self.versions(marks);
+        for (partition, origin, last) in coverage.iter().flat_map(Coverage::marks) {
             versions.advance(partition, origin, last);
         }
         transaction.versions = Some((versions, first));
         coverage
     }
 
+    /// What is durable with the commit that begins.
+    fn versions(&self, marks: &[Mark]) -> VersionVector {
+        let mut versions = self.replica.durable().clone();
+        self.folding.iter().for_each(|fold| drop(versions.fold(fold)));
+        for (partition, origin, last) in marks.iter().copied() {
+            versions.advance(partition, origin, last);
+        }
+        versions
+    }
+
     /// The commit is on the disk.
     pub(super) fn committed(&mut self, disk: &mut Disk) -> Vec<Effect> {
         let Some(committing) = self.committing.take() else { return Vec::new() };
-        let Committing { own, mut transaction, marks, adopted } = committing;
+        let Committing { own, mut transaction, marks, adopted, folded } = committing;
         if let Some((_, first)) = transaction.versions.as_mut() {
             let own = disk.log.range(..(*first, 0)).filter(|((_, index), _)| *index == 0);
             let mine =
@@ -533,6 +562,9 @@ impl Run {
             }
         }
         let mut effects = self.replica.committed(own.map(|own| own.0), marks);
+        if let Some(fold) = folded {
+            effects.extend(self.replica.folded(&fold));
+        }
         if let Some(coverage) = adopted {
             effects.extend(self.replica.adopted(&coverage));
         }

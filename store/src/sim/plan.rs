@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub calm: u64,
     /// When faults end.
     pub end: u64,
+    /// Closed origins that a vector may have before they are folded.
+    pub closed: usize,
     /// Operators clear sensors. Where they do not, rings differ at equal vectors for fewer reasons.
     pub clears: bool,
     /// Operators change rooms. Where they do not, fewer commits come between the rarer faults.
@@ -73,6 +75,9 @@ impl Plan {
             _ => Wire::Stream,
         };
         let ack_copies = [2, 2, 2, 2, 2, 3, 1][dice.index(7)];
+        let clears_and_closed =
+            [(true, 1), (false, 1), (true, 1), (false, 1), (true, 2), (false, 2), (true, 16), (false, 16)];
+        let (clears, closed) = clears_and_closed[dice.index(8)];
         Self {
             nodes,
             topics,
@@ -83,7 +88,8 @@ impl Plan {
             pause: dice.between(30, 160) * MS,
             calm: dice.between(200, 1200) * MS,
             end: dice.between(8, 20) * SECOND,
-            clears: dice.chance(500),
+            clears,
+            closed,
             rooms: false,
             retained: false,
         }

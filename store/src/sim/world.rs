@@ -238,7 +238,7 @@ impl World {
         self.advance(self.plan.end)?;
         self.heal_all();
         let deadline = self.now + HEALED_WITHIN;
-        while let Err(what) = self.converged() {
+        while let Err(what) = self.converged().and_then(|()| self.is_tidy()) {
             if self.now >= deadline {
                 return Err(format!("not equal {} s after healing: {what}", HEALED_WITHIN / SECOND));
             }
@@ -370,6 +370,9 @@ impl World {
         self.counts.add("wants", counts.wants);
         self.counts.add("rewinds", counts.rewinds);
         self.counts.add("snapshots", counts.snapshots);
+        self.counts.add("folds", counts.folds);
+        self.counts.add("origins folded", counts.origins_folded);
+        self.counts.add("folds missed", counts.folds_missed);
     }
 
     /// What a node's clock shows, as stamps have it.
@@ -419,6 +422,10 @@ impl World {
                 Effect::Adopt(coverage) => {
                     self.tell(|| format!("node {at} has a snapshot whole"));
                     self.machine(at, |run, disk, _| run.adopt(coverage, disk));
+                }
+                Effect::Fold(fold) => {
+                    self.tell(|| format!("node {at} folds {:?} into {}", fold.origins, fold.stand_in()));
+                    self.machine(at, |run, _, _| run.fold(fold));
                 }
                 Effect::Stream(to) => self.schedule_pump(at, to),
             }
@@ -753,6 +760,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether no vector has more closed origins than it may.
+    fn is_tidy(&self) -> Result<(), String> {
+        let first = self.nodes.iter().min_by_key(|node| node.disk.node);
+        match first.and_then(|node| node.run.as_ref()) {
+            Some(run) if !run.replica.is_tidy() => Err(format!("{} has much to fold", run.origin)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the disks would answer as memory does, where no scrub and no broken snapshot has added to memory.

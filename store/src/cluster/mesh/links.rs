@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{ALONE_AFTER, Inner, Known};
-use crate::cluster::hello::{Cause, Hello, KNOW_ROOMS, Refusal};
+use crate::cluster::hello::{Cause, FOLDS, Hello, KNOW_ROOMS, Refusal};
 use crate::cluster::link::{Keep, Link, OpenError, keep};
 use crate::cluster::peer::{End, Peer};
 use crate::cluster::view::{Happening, NodeState};
@@ -281,7 +281,11 @@ impl Inner {
         shared.replicate(|replica| {
             shared.post.open(hello.node, outbox.clone());
             self.store.passing_linked(hello.node, hello.start);
-            replica.linked(hello.node, hello.start)
+            let mut effects = replica.linked(hello.node, hello.start);
+            if link.version >= FOLDS {
+                effects.extend(replica.speaks_of_folds(hello.node));
+            }
+            effects
         });
         Some(Place { outbox, bulk, stop })
     }

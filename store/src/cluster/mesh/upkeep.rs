@@ -61,7 +61,11 @@ impl Inner {
                     outbox.bulk.blocking_send(message).is_ok()
                 })
             }
-            Effect::Send(..) | Effect::Settle { .. } | Effect::Adopt(_) | Effect::Stream(_) => Ok(()),
+            Effect::Send(..)
+            | Effect::Settle { .. }
+            | Effect::Adopt(_)
+            | Effect::Fold(_)
+            | Effect::Stream(_) => Ok(()),
         };
         if let Err(error) = outcome {
             tracing::warn!("a peer's request was not answered: {error}");
