@@ -205,11 +205,13 @@ impl Room {
 
     /// A hash of what readers get of it, and of what decides about it.
     pub fn hash(&self) -> u64 {
-        let mut sensors: Vec<_> = self.sensors.read().val.into_iter().collect();
-        let mut members: Vec<_> = self.members.read().val.into_iter().collect();
-        sensors.sort_unstable();
-        members.sort_unstable();
-        let seen = (&self.name, &self.code, &self.temporary, sensors, members, &self.people);
+        // Who was added by whom decides about what is removed later.
+        let mut sensors: Vec<_> = self.sensors.iter().map(|one| (one.val, one.rm_clock)).collect();
+        let mut members: Vec<_> = self.members.iter().map(|one| (one.val, one.rm_clock)).collect();
+        sensors.sort_unstable_by_key(|one| one.0);
+        members.sort_unstable_by_key(|one| one.0);
+        let sets = (sensors, self.sensors.clock(), members, self.members.clock());
+        let seen = (&self.name, &self.code, &self.temporary, sets, &self.people);
         let bytes = postcard::to_stdvec(&seen);
         let sum = crate::codec::checksum(&bytes.expect("a vector grows, and every length is known before"));
         u64::from_le_bytes(sum)
