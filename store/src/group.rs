@@ -3,7 +3,7 @@
 //! The first sample that a series gets after a seal puts the series on the dirty list of the frame to come; sealing
 //! takes the list and opens the next frame. Invariant: a ticket is kept only after its frame is durable.
 //!
-//! Bounds: at most [`GROUP_BYTES`] of encoded samples wait for a seal (and one append beyond); then appending waits.
+//! Bounds: at most [`GROUP_BYTES`] of encoded samples wait for a commit (and one append beyond); then appending waits.
 //! It also waits while the log is at twice its budget, until a checkpoint has trimmed it.
 
 use std::collections::VecDeque;
@@ -12,28 +12,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::error::Failed;
 use crate::model::ids::{Origin, Partition};
+use crate::pace::Pace;
 use crate::registry::Operation;
 use crate::series::Series;
 
-/// Bytes of encoded samples that may wait for the next seal.
+/// Bytes of encoded samples that may wait for the next commit.
 pub(crate) const GROUP_BYTES: usize = 1 << 20;
 /// A group of this size is committed without waiting for company.
 const FULL_GROUP_BYTES: usize = 256 << 10;
-/// Commits of a few samples each are this far apart under steady load.
-const PACE: Duration = Duration::from_millis(1);
-/// Commits of [`PACE_FULL_BYTES`] are this far apart: each costs a sync and some 30 KiB of database pages beside the
-/// samples, so many small ones would wear a disk out for nothing.
-const PACE_FULL: Duration = Duration::from_millis(5);
-/// What half a million samples a second bring in [`PACE_FULL`].
-const PACE_FULL_BYTES: f64 = 48.0 * 1024.0;
-/// Commits that may go unpaced after a rest, so that a lone device is answered at once.
-const BURST: u32 = 32;
-
 /// On how many nodes samples are durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Copies(pub u8);
@@ -82,9 +73,9 @@ impl Ticket {
     }
 }
 
-/// What the next commit will hold.
+/// What gathered for a frame.
 #[derive(Debug)]
-pub(crate) struct Sealed {
+pub(crate) struct Gathered {
     pub ticket: Ticket,
     pub dirty: Vec<Series>,
     pub operations: Vec<Operation>,
@@ -131,11 +122,35 @@ struct Open {
     dirty: Vec<Series>,
     operations: Vec<Operation>,
     taken: Vec<Logged>,
+    /// When the first came that no commit has taken.
     since: Option<Instant>,
+    sealed_at: Instant,
+    /// How far seals between commits are apart.
+    rest: Duration,
+    /// The committer is in a commit, or lets a while pass before the next.
+    busy: bool,
     /// The checkpointer has something for the next transaction.
     errand: bool,
     closing: bool,
     failed: Option<Failed>,
+}
+
+impl Open {
+    /// Whether there are samples or operations of this node that no frame holds.
+    fn is_unsealed(&self) -> bool {
+        !self.dirty.is_empty() || !self.operations.is_empty()
+    }
+
+    fn gather(&mut self) -> Gathered {
+        let next = Ticket::new(self.ticket.frame() + 1);
+        self.sealed_at = Instant::now();
+        Gathered {
+            ticket: std::mem::replace(&mut self.ticket, next),
+            dirty: std::mem::take(&mut self.dirty),
+            operations: std::mem::take(&mut self.operations),
+            taken: std::mem::take(&mut self.taken),
+        }
+    }
 }
 
 /// The group that is open for appending.
@@ -143,6 +158,10 @@ struct Open {
 pub(crate) struct Group {
     open: Mutex<Open>,
     work: Condvar,
+    /// For the sealer, while the committer is busy.
+    between: Condvar,
+    /// Somebody takes frames as they are sealed.
+    offered: AtomicBool,
     bytes: AtomicUsize,
     full: AtomicBool,
     /// The log is over its bound: appending waits for the checkpoint.
@@ -167,6 +186,9 @@ impl Group {
             operations: Vec::new(),
             taken: Vec::new(),
             since: None,
+            sealed_at: Instant::now(),
+            rest: Duration::ZERO,
+            busy: false,
             errand: false,
             closing: false,
             failed: None,
@@ -174,6 +196,8 @@ impl Group {
         Self {
             open: Mutex::new(open),
             work: Condvar::new(),
+            between: Condvar::new(),
+            offered: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             choked: AtomicBool::new(false),
@@ -196,29 +220,37 @@ impl Group {
     /// Puts `series` on the list of the frame to come.
     pub(crate) fn enlist(&self, series: &Series) -> Ticket {
         let mut open = self.open.lock();
+        let between = open.busy && !open.is_unsealed();
         open.dirty.push(series.clone());
-        let first = open.since.is_none();
-        open.since.get_or_insert_with(Instant::now);
         let ticket = open.ticket.clone();
         if let Some(failed) = &open.failed {
             ticket.settle(Err(failed.clone()));
         }
-        drop(open);
-        if first {
-            self.work.notify_one();
-        }
+        self.gained(open, between);
         ticket
     }
 
     /// Adds registry operations to the frame to come: all to one.
     pub(crate) fn operate(&self, operations: impl IntoIterator<Item = Operation>) -> Ticket {
         let mut open = self.open.lock();
+        let between = open.busy && !open.is_unsealed();
         open.operations.extend(operations);
-        open.since.get_or_insert_with(Instant::now);
         let ticket = open.ticket.clone();
-        drop(open);
-        self.work.notify_one();
+        self.gained(open, between);
         ticket
+    }
+
+    /// Something of this node waits for a frame: wakes whoever is to seal it.
+    fn gained(&self, mut open: MutexGuard<'_, Open>, between: bool) {
+        let first = open.since.is_none();
+        open.since.get_or_insert_with(Instant::now);
+        drop(open);
+        if first {
+            self.work.notify_one();
+        }
+        if between && self.offered.load(Ordering::Relaxed) {
+            self.between.notify_one();
+        }
     }
 
     /// Whether registry operations wait for a frame.
@@ -228,7 +260,8 @@ impl Group {
 
     /// Adds a frame of another origin to the next commit. Its samples count as waiting: see [`Self::shrink`].
     pub(crate) fn take(&self, logged: Logged) {
-        let bytes = logged.bytes.len();
+        // Counted first: what was taken may be in a commit at once.
+        self.grow(logged.bytes.len());
         let mut open = self.open.lock();
         open.taken.push(logged);
         let first = open.since.is_none();
@@ -237,7 +270,6 @@ impl Group {
         if first {
             self.work.notify_one();
         }
-        self.grow(bytes);
     }
 
     /// Counts encoded bytes.
@@ -250,7 +282,7 @@ impl Group {
         }
     }
 
-    /// Bytes that wait for a seal.
+    /// Bytes that wait for a commit.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -270,6 +302,7 @@ impl Group {
     pub(crate) fn close(&self) {
         self.open.lock().closing = true;
         self.work.notify_one();
+        self.between.notify_one();
     }
 
     /// Stops the group: this frame and all later ones fail.
@@ -281,6 +314,7 @@ impl Group {
         self.bytes.store(0, Ordering::Relaxed);
         self.choked.store(false, Ordering::Relaxed);
         self.room.notify_waiters();
+        self.between.notify_one();
     }
 
     /// Why the group has stopped, if it has.
@@ -291,36 +325,67 @@ impl Group {
     /// Blocks until it is time to commit.
     pub(crate) fn wait(&self, pace: &mut Pace) -> Wake {
         let mut open = self.open.lock();
-        loop {
+        open.busy = false;
+        open.rest = pace.rest();
+        let wake = loop {
             match open.since {
-                None if open.errand => return Wake::Work,
-                None if open.closing => return Wake::Closing,
+                None if open.errand => break Wake::Work,
+                None if open.closing => break Wake::Closing,
                 None => self.work.wait(&mut open),
-                Some(_) if open.closing || self.full.load(Ordering::Relaxed) => return Wake::Work,
+                Some(_) if open.closing || self.full.load(Ordering::Relaxed) => break Wake::Work,
                 Some(since) => {
                     let due = pace.due().max(since + self.window);
                     if Instant::now() >= due {
-                        return Wake::Work;
+                        break Wake::Work;
+                    }
+                    if !std::mem::replace(&mut open.busy, true) && open.is_unsealed() {
+                        self.between.notify_one();
                     }
                     self.work.wait_until(&mut open, due);
                 }
             }
+        };
+        open.busy = true;
+        wake
+    }
+
+    /// Blocks until it is time for a seal between two commits: the committer is busy, somebody takes frames as they are
+    /// sealed, and the last seal was long enough ago.
+    pub(crate) fn wait_between(&self) -> Wake {
+        let mut open = self.open.lock();
+        loop {
+            if open.closing || open.failed.is_some() {
+                return Wake::Closing;
+            }
+            if open.busy && open.is_unsealed() && self.offered.load(Ordering::Relaxed) {
+                let due = open.sealed_at + open.rest.max(self.window);
+                if Instant::now() >= due {
+                    return Wake::Work;
+                }
+                self.between.wait_until(&mut open, due);
+            } else {
+                self.between.wait(&mut open);
+            }
         }
     }
 
-    /// Takes what has gathered and opens the next frame.
-    pub(crate) fn seal(&self) -> Sealed {
+    /// Says whether somebody takes frames as they are sealed.
+    pub(crate) fn offer(&self, offered: bool) {
+        self.offered.store(offered, Ordering::Relaxed);
+    }
+
+    /// Takes what has gathered for a frame, and opens the next.
+    pub(crate) fn gather(&self) -> Gathered {
+        self.open.lock().gather()
+    }
+
+    /// The same for the commit that now begins: nothing waits for one any longer.
+    pub(crate) fn gather_last(&self) -> Gathered {
         let mut open = self.open.lock();
-        let next = Ticket::new(open.ticket.frame() + 1);
         open.since = None;
         open.errand = false;
         self.full.store(false, Ordering::Relaxed);
-        Sealed {
-            ticket: std::mem::replace(&mut open.ticket, next),
-            dirty: std::mem::take(&mut open.dirty),
-            operations: std::mem::take(&mut open.operations),
-            taken: std::mem::take(&mut open.taken),
-        }
+        open.gather()
     }
 
     /// Makes appending wait, or go on.
@@ -330,46 +395,9 @@ impl Group {
         }
     }
 
-    /// Gives room back for `bytes` that were sealed.
+    /// Gives room back for `bytes` that a commit took.
     pub(crate) fn shrink(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.room.notify_waiters();
-    }
-}
-
-/// Spaces commits out under steady load: a bucket of [`BURST`] tokens that fills by one every interval. The interval
-/// grows with what a commit holds, from [`PACE`] for a trickle to [`PACE_FULL`] at half a million samples a second:
-/// where each commit is full anyway, fewer of them write less, and nobody waits much longer.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    tokens: u32,
-    filled: Instant,
-    interval: Duration,
-}
-
-impl Pace {
-    pub(crate) fn new() -> Self {
-        Self { tokens: BURST, filled: Instant::now(), interval: PACE }
-    }
-
-    /// When the next commit may start.
-    fn due(&mut self) -> Instant {
-        let elapsed = self.filled.elapsed();
-        let earned = (elapsed.as_nanos() / self.interval.as_nanos()).min(u128::from(BURST)) as u32;
-        if earned > 0 {
-            self.tokens = (self.tokens + earned).min(BURST);
-            self.filled = Instant::now();
-        }
-        if self.tokens > 0 { self.filled } else { self.filled + self.interval }
-    }
-
-    /// Counts a commit of so many bytes.
-    pub(crate) fn spend(&mut self, bytes: usize) {
-        if self.tokens == 0 {
-            self.filled = Instant::now();
-        }
-        self.tokens = self.tokens.saturating_sub(1);
-        let more = PACE_FULL.saturating_sub(PACE).mul_f64((bytes as f64 / PACE_FULL_BYTES).min(1.0));
-        self.interval = PACE + more;
     }
 }

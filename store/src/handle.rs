@@ -37,6 +37,7 @@ use crate::registry::{AttributeDescription, Description, SensorOperation};
 use crate::replica::frame::RunWriter;
 use crate::replica::state::Replica;
 use crate::ring::{Joined, Ring, Samples, Stamps};
+use crate::seal::Sealer;
 use crate::series::{AttributeView, OpenRun, Sensor, Series};
 use crate::tail::Tail;
 
@@ -210,6 +211,7 @@ impl Store {
             first: recovered.commit + 1,
             group: Group::new(config.commit_window, recovered.commit + 1),
             waiting: Waiting::default(),
+            sealed: Mutex::default(),
             log: Mutex::new(recovered.log),
             trimming: AtomicBool::new(false),
             tail: Tail::default(),
@@ -222,6 +224,7 @@ impl Store {
         let (job_in, jobs) = channel();
         shared.post.set_checkpointer(Some(job_in.clone()));
         let database = Arc::new(database);
+        let sealer = Sealer(shared.clone());
         let committer =
             Committer { database: database.clone(), shared: shared.clone(), errands, jobs: job_in };
         let checkpointer =
@@ -232,6 +235,7 @@ impl Store {
         };
         let threads = vec![
             spawn("commit", Box::new(|| committer.run()))?,
+            spawn("seal", Box::new(|| sealer.run()))?,
             spawn("checkpoint", Box::new(|| checkpointer.run()))?,
         ];
         let node = Node { name: config.name.clone(), id: recovered.node, origin };
@@ -419,9 +423,9 @@ impl Store {
             state.arrivals.note(now, oldest.0);
         }
         publish(state, &series, &samples, &changed);
-        drop(guard);
-        // Outside of the lock: the committer may want it at once.
+        // Under the lock: a commit gives back what it takes from the run.
         shared.group.grow(bytes);
+        drop(guard);
         if back {
             self.0.memory.hold(&series);
             self.0.memory.feed.described(series.sensor());

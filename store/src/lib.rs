@@ -31,6 +31,7 @@ mod intake;
 mod ledger;
 mod memory;
 pub mod model;
+mod pace;
 mod passing;
 mod post;
 mod presence;
@@ -40,6 +41,7 @@ mod replica;
 mod retained;
 pub mod ring;
 mod rooms;
+mod seal;
 mod series;
 #[cfg(feature = "sim")]
 pub mod sim;

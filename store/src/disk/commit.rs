@@ -1,5 +1,5 @@
-//! The committer: the one thread that writes. It seals a frame, offers it to the peers, commits it together with what
-//! came from them, and goes on.
+//! The committer: the one thread that writes. It seals what has gathered, commits it together with the frames that were
+//! sealed since the last commit, and goes on.
 //!
 //! A commit starts when work exists and none is running; the next group forms meanwhile. What the checkpointer has
 //! prepared rides in the same transactions. Invariants: what is told to [`Replica::committed`] was durable before
@@ -11,24 +11,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{Database, ReadableTable};
 
 use super::checkpoint::Job;
 use super::tables::{
     CHUNKS, ChunkKey, DESCRIPTORS, FOLDED, FORMAT, LOG, LOG_BEFORE, LogKey, META, OWN, SERIES, VERSIONS,
-    place,
 };
 use crate::error::{CLOSED, Failed};
-use crate::group::{Group, Pace, Sealed, Waiting, Wake};
+use crate::group::{Group, Waiting, Wake};
 use crate::model::ids::{NodeId, Origin, PARTITIONS, Partition};
+use crate::pace::Pace;
 use crate::post::Post;
 use crate::replica::fold::Fold;
-use crate::replica::frame::{FrameWriter, Name, REGISTRY};
 use crate::replica::message::Coverage;
 use crate::replica::state::Replica;
-use crate::series::OpenRun;
+use crate::seal::{Mark, Sealed};
 use crate::tail::Tail;
 
 /// Work of the checkpointer for the next transaction.
@@ -98,6 +96,8 @@ pub(crate) struct Shared {
     pub first: u64,
     pub group: Group,
     pub waiting: Waiting,
+    /// What waits for a commit, in order; locked while a frame is sealed. Lock order: before everything else here.
+    pub sealed: Mutex<Vec<Sealed>>,
     pub log: Mutex<LogIndex>,
     /// The checkpointer was told that the log is over its budget.
     pub trimming: AtomicBool,
@@ -111,7 +111,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Stops everything that waits for a commit.
-    fn fail(&self, failed: &Failed) {
+    pub(crate) fn fail(&self, failed: &Failed) {
         self.group.fail(failed);
         self.waiting.fail(failed);
     }
@@ -125,8 +125,6 @@ pub(crate) struct Committer {
     /// To tell the checkpointer that the log is over its budget.
     pub jobs: Sender<Job>,
 }
-
-type Mark = (Partition, Origin, u64);
 
 impl Committer {
     /// Runs until the group closes or a commit fails; whatever ends it, nothing is acknowledged afterwards.
@@ -147,20 +145,15 @@ impl Committer {
                 Ok((errand, done)) => (errand, Some(done)),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => (Errand::default(), None),
             };
-            let mut sealed = self.shared.group.seal();
-            let number = sealed.ticket.frame();
-            let (frame, mut marks, bytes) = self.frame(&sealed);
-            marks.extend(sealed.taken.iter_mut().flat_map(|taken| std::mem::take(&mut taken.marks)));
-            self.shared
-                .group
-                .shrink(bytes + sealed.taken.iter().map(|taken| taken.bytes.len()).sum::<usize>());
-            let own = frame.is_some().then_some(number);
-            if own.is_some() {
-                self.shared.waiting.push(sealed.ticket.clone());
-            }
+            let sealed = self.shared.seal_last();
+            let Some(number) = sealed.last().map(|sealed| sealed.number) else { continue };
+            let bytes = sealed.iter().map(|sealed| sealed.bytes).sum();
+            let own = sealed.iter().rev().find(|sealed| sealed.frame.is_some()).map(|sealed| sealed.number);
+            let marks: Vec<_> = sealed.iter().flat_map(|sealed| &sealed.marks).copied().collect();
+            self.shared.group.shrink(bytes);
             let started = Instant::now();
             pace.spend(bytes);
-            match self.commit(&sealed, frame.as_deref(), &errand, &marks) {
+            match self.commit(number, &sealed, &errand, &marks) {
                 Ok(()) => {
                     self.shared.figures.nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
                     self.shared.figures.commits.fetch_add(1, Relaxed);
@@ -188,70 +181,17 @@ impl Committer {
         self.shared.fail(&Failed(CLOSED.into()));
     }
 
-    /// Writes the sealed group as a frame and offers it to the peers; `None` when it is empty. Also returns what is
-    /// held with it, and the bytes that it gives back.
-    fn frame(&self, sealed: &Sealed) -> (Option<Bytes>, Vec<Mark>, usize) {
-        if sealed.dirty.is_empty() && sealed.operations.is_empty() {
-            return (None, Vec::new(), 0);
-        }
-        let (shared, number) = (&self.shared, sealed.ticket.frame());
-        let mut writer = FrameWriter::new(shared.origin, number);
-        let mut marks = Vec::new();
-        let mut replica = shared.replica.lock();
-        let mut mark = |replica: &mut Replica, partition| {
-            let number = replica.next_block(partition);
-            marks.push((partition, shared.origin, number));
-            number
-        };
-        if !sealed.operations.is_empty() {
-            writer.registry(mark(&mut replica, REGISTRY), &sealed.operations);
-        }
-        let mut dirty: Vec<_> = sealed.dirty.iter().collect();
-        dirty.sort_by_key(|series| series.partition());
-        let mut freed = 0;
-        for block in dirty.chunk_by(|a, b| a.partition() == b.partition()) {
-            let (mut names, mut runs) = (Vec::new(), Vec::new());
-            for series in block {
-                let mut state = series.lock();
-                if !state.named {
-                    // A clear asks for the names again, with samples that are newer than it.
-                    state.named = state.open.as_ref().is_none_or(|open| !open.writer.is_empty());
-                    let (sensor, attribute) = (series.sensor().clone(), series.attribute().clone());
-                    names.push(Name { sensor, attribute, kind: state.kind });
-                }
-                if let Some(OpenRun { finished, writer, bytes, .. }) = state.open.take() {
-                    state.next_stamp = writer.next_stamp();
-                    drop(state);
-                    freed += bytes;
-                    runs.extend_from_slice(&finished);
-                    writer.finish(series.id(), &mut runs);
-                }
-            }
-            let partition = block[0].partition();
-            writer.samples(partition, mark(&mut replica, partition), &names, &runs);
-        }
-        let frame = Bytes::from(writer.finish());
-        shared.tail.push(number, frame.clone());
-        shared.deliver(replica.sealed(number));
-        (Some(frame), marks, freed)
-    }
-
     fn commit(
         &self,
-        sealed: &Sealed,
-        frame: Option<&[u8]>,
+        number: u64,
+        sealed: &[Sealed],
         errand: &Errand,
         marks: &[Mark],
     ) -> Result<(), redb::Error> {
         let shared = &self.shared;
-        let number = sealed.ticket.frame();
         // redb's default durability is `Immediate`: commit returns after the sync.
         let transaction = self.database.begin_write()?;
-        let taken = sealed.taken.iter().filter(|taken| !taken.bytes.is_empty());
-        let taken =
-            taken.zip(1..).map(|(taken, index)| ((number, place(index, taken.whole)), &taken.bytes[..]));
-        let logged: Vec<(LogKey, &[u8])> =
-            frame.map(|frame| ((number, OWN), frame)).into_iter().chain(taken).collect();
+        let logged: Vec<(LogKey, &[u8])> = sealed.iter().flat_map(Sealed::records).collect();
         {
             let mut log = transaction.open_table(LOG)?;
             for (key, frame) in &logged {
@@ -316,9 +256,8 @@ impl Committer {
             log.push(*key, frame.len() as u64);
         }
         errand.trim.iter().for_each(|key| log.trim(*key));
-        if frame.is_some() {
-            shared.figures.frames.fetch_add(1, Relaxed);
-        }
+        let frames = sealed.iter().filter(|sealed| sealed.frame.is_some()).count();
+        shared.figures.frames.fetch_add(frames as u64, Relaxed);
         Ok(())
     }
 }

@@ -39,13 +39,19 @@ pub(super) fn samples(column: &Column) -> (Samples, Vec<Stamp>) {
     (Samples { times, values: Values::Numbers { channels: 1, flat } }, stamps)
 }
 
+/// A frame, and what came from others before it was sealed.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub number: u64,
+    pub own: Option<Bytes>,
+    /// Frames, and whether all frames of their origin up to them are held.
+    pub taken: Vec<(bool, Bytes)>,
+}
+
 /// What one commit makes durable.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
-    pub number: u64,
-    /// Frames, and whether all frames of their origin up to them are held. An own frame comes first.
-    pub own: Option<Bytes>,
-    pub taken: Vec<(bool, Bytes)>,
+    pub sealed: Vec<Sealed>,
     /// Series whose ring was copied, with the names and the bound that it has.
     pub chunks: Vec<(usize, Column)>,
     pub series: BTreeSet<usize>,
@@ -113,15 +119,17 @@ impl Disk {
     }
 
     pub(super) fn apply(&mut self, transaction: Transaction) {
-        let Transaction { number, own, taken, chunks, series, said, rooms, retained, versions, folded } =
-            transaction;
-        self.commit = number;
-        if let Some(own) = own {
-            self.log.insert((number, 0), (true, own));
+        let Transaction { sealed, chunks, series, said, rooms, retained, versions, folded } = transaction;
+        for Sealed { number, own, taken } in sealed {
+            self.commit = number;
+            if let Some(own) = own {
+                self.log.insert((number, 0), (true, own));
+            }
+            for (index, frame) in (1..).zip(taken) {
+                self.log.insert((number, index), frame);
+            }
         }
-        for (index, frame) in (1..).zip(taken) {
-            self.log.insert((number, index), frame);
-        }
+        let number = self.commit;
         self.chunks.extend(chunks);
         self.series.extend(series);
         self.said.extend(said);

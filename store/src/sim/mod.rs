@@ -65,7 +65,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Everything that must happen in a good number of runs.
-    pub const KINDS: [&'static str; 44] = [
+    pub const KINDS: [&'static str; 45] = [
         "samples sent",
         "samples sent again",
         "samples late",
@@ -73,6 +73,7 @@ impl Counts {
         "samples acknowledged",
         "acknowledged with fewer copies",
         "commits",
+        "seals between commits",
         "checkpoints",
         "crashes before the sync",
         "crashes after the sync",

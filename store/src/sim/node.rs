@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::Rule;
-use super::disk::{Answer, Column, Disk, Transaction, column, decode, samples};
+use super::disk::{Answer, Column, Disk, Sealed, Transaction, column, decode, samples};
 use super::plan::Plan;
 use super::said::{Said, raise};
 use super::witness::Ack;
@@ -72,7 +72,6 @@ struct Checkpoint {
 /// A commit that is on its way to the disk.
 #[derive(Debug)]
 struct Committing {
-    own: Option<(u64, Bytes)>,
     transaction: Transaction,
     marks: Vec<Mark>,
     adopted: Option<Coverage>,
@@ -95,9 +94,14 @@ pub(super) struct Run {
     next_stamps: BTreeMap<usize, u64>,
     operations: Vec<Operation>,
     taken: Vec<Taken>,
+    /// What was sealed since the last commit began.
+    sealed: Vec<Sealed>,
+    marks: Vec<Mark>,
     committing: Option<Committing>,
-    /// A seal, or the end of a commit, is to come.
+    /// A commit, or the end of one, is to come.
     pub busy: bool,
+    /// A seal between commits is to come.
+    pub sealing: bool,
     next_commit: u64,
     /// The last own frame that was trimmed.
     floor: u64,
@@ -149,8 +153,11 @@ impl Run {
             next_stamps: BTreeMap::new(),
             operations: Vec::new(),
             taken: Vec::new(),
+            sealed: Vec::new(),
+            marks: Vec::new(),
             committing: None,
             busy: false,
+            sealing: false,
             next_commit: disk.commit + 1,
             floor: 0,
             checkpoint: None,
@@ -357,6 +364,7 @@ impl Run {
     pub(super) fn has_work(&self) -> bool {
         self.committing.is_none()
             && (!self.open.is_empty()
+                || !self.sealed.is_empty()
                 || !self.operations.is_empty()
                 || !self.taken.is_empty()
                 || self.checkpoint.is_some()
@@ -429,11 +437,8 @@ impl Run {
         Vec::new()
     }
 
-    /// Seals what is open and starts a commit.
-    pub(super) fn seal(&mut self, disk: &mut Disk, plan: &Plan) -> Vec<Effect> {
-        if self.checkpoint.is_none() && self.adopting.is_some() {
-            self.begin_checkpoint(disk);
-        }
+    /// Seals what is open, and what came from others.
+    pub(super) fn seal(&mut self, plan: &Plan) -> Vec<Effect> {
         let number = self.next_commit;
         self.next_commit += 1;
         let mut marks = Vec::new();
@@ -446,12 +451,20 @@ impl Run {
         let taken = std::mem::take(&mut self.taken);
         marks.extend(taken.iter().flat_map(Taken::marks));
         let logged = taken.into_iter().filter(|taken| !taken.bytes.is_empty());
-        let mut transaction = Transaction {
-            number,
-            own: own.clone(),
-            taken: logged.map(|taken| (taken.frame.is_some(), taken.bytes)).collect(),
-            ..Transaction::default()
-        };
+        let taken = logged.map(|taken| (taken.frame.is_some(), taken.bytes)).collect();
+        self.marks.extend(marks);
+        self.sealed.push(Sealed { number, own, taken });
+        effects
+    }
+
+    /// Seals, and starts a commit of all that is sealed.
+    pub(super) fn commit(&mut self, disk: &mut Disk, plan: &Plan) -> Vec<Effect> {
+        if self.checkpoint.is_none() && self.adopting.is_some() {
+            self.begin_checkpoint(disk);
+        }
+        let effects = self.seal(plan);
+        let (sealed, marks) = (std::mem::take(&mut self.sealed), std::mem::take(&mut self.marks));
+        let mut transaction = Transaction { sealed, ..Transaction::default() };
         let adopted = self.slice(disk, plan, &marks, &mut transaction);
         if let Some(fold) = &self.folding {
             transaction.versions.get_or_insert_with(|| (self.versions(&marks), 0));
@@ -459,8 +472,8 @@ impl Run {
                 transaction.folded.clone_from(&fold.origins);
             }
         }
-        let (own, folded) = (own.map(|own| (number, own)), self.folding.take());
-        self.committing = Some(Committing { own, transaction, marks, adopted, folded });
+        let folded = self.folding.take();
+        self.committing = Some(Committing { transaction, marks, adopted, folded });
         effects
     }
 
@@ -546,7 +559,9 @@ impl Run {
     /// The commit is on the disk.
     pub(super) fn committed(&mut self, disk: &mut Disk) -> Vec<Effect> {
         let Some(committing) = self.committing.take() else { return Vec::new() };
-        let Committing { own, mut transaction, marks, adopted, folded } = committing;
+        let Committing { mut transaction, marks, adopted, folded } = committing;
+        let own = transaction.sealed.iter().rev().find(|sealed| sealed.own.is_some());
+        let own = own.map(|sealed| sealed.number);
         if let Some((_, first)) = transaction.versions.as_mut() {
             let own = disk.log.range(..(*first, 0)).filter(|((_, index), _)| *index == 0);
             let mine =
@@ -561,7 +576,7 @@ impl Run {
                 }
             }
         }
-        let mut effects = self.replica.committed(own.map(|own| own.0), marks);
+        let mut effects = self.replica.committed(own, marks);
         if let Some(fold) = folded {
             effects.extend(self.replica.folded(&fold));
         }
@@ -584,9 +599,11 @@ impl Run {
         if previous < self.floor {
             return Err(Some(self.replica.trimmed(node)));
         }
-        let committing = self.committing.as_ref().and_then(|committing| committing.own.clone());
+        let committing = self.committing.iter().flat_map(|committing| &committing.transaction.sealed);
+        let sealed = committing.chain(&self.sealed).filter(|sealed| sealed.number > previous);
+        let mut in_memory = sealed.filter_map(|sealed| Some((sealed.number, sealed.own.clone()?)));
         let next = disk.own_after(previous, self.origin);
-        let (number, frame) = next.or(committing.filter(|own| own.0 > previous)).ok_or(None)?;
+        let (number, frame) = next.or_else(|| in_memory.next()).ok_or(None)?;
         if self.replica.sent(node, previous, number) {
             Ok(Message::Frame { previous, frame })
         } else {

@@ -40,6 +40,7 @@ pub(super) enum Event {
     Heal { cut: u64 },
     Tick { at: usize, run: u64 },
     Joined { at: usize, run: u64 },
+    Commit { at: usize, run: u64 },
     Seal { at: usize, run: u64 },
     Durable { at: usize, run: u64 },
     Deliver { at: usize, from: usize, session: u64, message: Box<Message> },
@@ -55,6 +56,7 @@ impl Event {
         match self {
             Self::Tick { at, .. }
             | Self::Joined { at, .. }
+            | Self::Commit { at, .. }
             | Self::Seal { at, .. }
             | Self::Durable { at, .. }
             | Self::Deliver { at, .. }
@@ -301,6 +303,11 @@ impl World {
                     self.machine(at, |run, _, _| run.replica.set_joining(false));
                 }
             }
+            Event::Commit { at, run } => {
+                if self.is_run(at, run) {
+                    self.commit(at);
+                }
+            }
             Event::Seal { at, run } => {
                 if self.is_run(at, run) {
                     self.seal(at);
@@ -400,7 +407,21 @@ impl World {
         if run.has_work() && !run.busy {
             run.busy = true;
             let run = run.number;
+            self.within(5 * MS, Event::Commit { at, run });
+        } else if run.is_open() && !run.sealing {
+            run.sealing = true;
+            let run = run.number;
             self.within(5 * MS, Event::Seal { at, run });
+        }
+    }
+
+    /// A seal while the disk is busy.
+    fn seal(&mut self, at: usize) {
+        let Some(run) = &mut self.nodes[at].run else { return };
+        run.sealing = false;
+        if run.busy && run.is_open() {
+            self.counts.add("seals between commits", 1);
+            self.machine(at, |run, _, plan| run.seal(plan));
         }
     }
 
@@ -473,9 +494,9 @@ impl World {
         self.tell(|| format!("node {at} acknowledges frame {frame} with {copies} copies"));
     }
 
-    fn seal(&mut self, at: usize) {
+    fn commit(&mut self, at: usize) {
         self.counts.add("commits", 1);
-        self.machine(at, Run::seal);
+        self.machine(at, Run::commit);
         let slow = self.dice.chance(30);
         let time = if slow { 10 * self.plan.commit } else { self.plan.commit };
         let Some(run) = &self.nodes[at].run else { return };

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+mod disk;
 mod expiry;
 mod passing;
 
@@ -43,22 +44,28 @@ struct Options {
     log_budget: u64,
     copies: Policy,
     versions: (u16, u16),
+    /// Instead of a file.
+    disk: Option<disk::Disk>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let copies = Policy { ack_copies: 2, min_copies: 1 };
-        Self { seed: None, log_budget: 64 << 20, copies, versions: PROTOCOL }
+        Self { seed: None, log_budget: 64 << 20, copies, versions: PROTOCOL, disk: None }
     }
 }
 
 async fn start_on(name: &str, options: Options, data: tempfile::TempDir) -> Node {
     logs();
-    let Options { seed, log_budget, copies, versions } = options;
+    let Options { seed, log_budget, copies, versions, disk } = options;
     let mut config = Config::new(data.path(), NodeName::new(name).unwrap());
     config.expects_peers = seed.is_some();
     (config.log_budget, config.copies) = (log_budget, copies);
-    let store = Store::open(config).unwrap();
+    let store = match disk {
+        Some(disk) => Store::open_on(config, disk),
+        None => Store::open(config),
+    };
+    let store = store.unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
     let udp = UdpSocket::bind(address).await.unwrap();
