@@ -81,6 +81,17 @@ fn number(value: f64) -> String {
     }
 }
 
+/// Figures for people, as Markdown, under a title.
+pub fn markdown(title: &str, command: &str, figures: &[Figure]) -> Result<String, Error> {
+    let mut text = format!("# {title}\n\n`{command}`\n\n| what | wanted | measured |\n|---|---|---|\n");
+    for figure in figures {
+        let unit = if figure.unit.is_empty() { String::new() } else { format!(", {}", figure.unit) };
+        let wanted = figure.wanted.unwrap_or("");
+        writeln!(text, "| {}{unit} | {wanted} | {} |", figure.what, figure.cell())?;
+    }
+    Ok(text)
+}
+
 /// What a contender showed in one part.
 #[derive(Debug)]
 pub struct Shown {
