@@ -194,11 +194,32 @@ impl Rooms {
         Ok(operations)
     }
 
+    /// What is done to a room that another origin made, behind what made it: a change that is on two nodes is then not
+    /// lost with the one node that has the room.
+    fn with_room(
+        room: &RoomId,
+        held: &Room,
+        asked: Asked,
+        mut changes: Vec<RoomOperation>,
+    ) -> Vec<RoomOperation> {
+        if held.temporary.marker.author != asked.stamp.author {
+            let made = held.made();
+            let (stamp, change) = (made.newest(), Change::Whole(Box::new(made)));
+            changes.insert(0, RoomOperation { room: room.clone(), stamp, change });
+        }
+        changes
+    }
+
     /// Gives a room another name.
     pub fn rename(&self, room: &RoomId, name: String, asked: Asked) -> Result<Vec<RoomOperation>, RoomError> {
         let held = self.there(room)?;
         check_name("room", &name)?;
-        Ok(vec![asked.above(held.name.marker, room, Change::Rename(name))])
+        Ok(Self::with_room(
+            room,
+            held,
+            asked,
+            vec![asked.above(held.name.marker, room, Change::Rename(name))],
+        ))
     }
 
     /// Gives a room another code.
@@ -209,7 +230,7 @@ impl Rooms {
         asked: Asked,
     ) -> Result<Vec<RoomOperation>, RoomError> {
         let held = self.there(room)?;
-        Ok(vec![asked.above(held.code.marker, room, Change::Renew(code))])
+        Ok(Self::with_room(room, held, asked, vec![asked.above(held.code.marker, room, Change::Renew(code))]))
     }
 
     /// Deletes a room.
@@ -231,7 +252,7 @@ impl Rooms {
             return Err(RoomError::TooManySensors { room: room.clone(), count });
         }
         let added = Change::Sensors(add(&held.sensors, vec![sensor], asked.actor()));
-        Ok(vec![asked.above(asked.stamp, room, added)])
+        Ok(Self::with_room(room, held, asked, vec![asked.above(asked.stamp, room, added)]))
     }
 
     /// Removes a sensor.
@@ -243,7 +264,7 @@ impl Rooms {
     ) -> Result<Vec<RoomOperation>, RoomError> {
         let held = self.there(room)?;
         let removed = Change::Sensors(remove(&held.sensors, sensor));
-        Ok(vec![asked.above(asked.stamp, room, removed)])
+        Ok(Self::with_room(room, held, asked, vec![asked.above(asked.stamp, room, removed)]))
     }
 
     /// Puts somebody in, or changes what is said of them: only what differs, or all when nothing does.
@@ -295,7 +316,7 @@ impl Rooms {
         if let Some(role) = role {
             operations.push(asked.above(said.role.marker, room, Change::MemberRole(member, role)));
         }
-        Ok(operations)
+        Ok(Self::with_room(room, held, asked, operations))
     }
 
     /// Removes somebody, and their name.
@@ -311,6 +332,6 @@ impl Rooms {
         if let Some(said) = held.people.get(&member) {
             operations.push(asked.above(said.name.marker, room, Change::MemberName(member, String::new())));
         }
-        Ok(operations)
+        Ok(Self::with_room(room, held, asked, operations))
     }
 }

@@ -45,7 +45,8 @@ pub struct RoomOperation {
 /// What can be changed of a room. On the wire and on disk, where `postcard` numbers the kinds by their order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
-    /// All that is held of it is joined: what records of the disk say.
+    /// What is said of it is joined: all that is held, in records of the disk, or what made it, before a change of another
+    /// origin.
     Whole(Box<Room>),
     /// It is made. Anything else may come before, from another origin.
     Create {
@@ -139,6 +140,12 @@ impl Room {
     pub fn is_there(&self) -> bool {
         // Nothing else sets this.
         self.temporary.val.is_some()
+    }
+
+    /// What makes it, without its sensors and members.
+    pub fn made(&self) -> Self {
+        let (name, code, temporary) = (self.name.clone(), self.code.clone(), self.temporary.clone());
+        Self { name, code, temporary, ..Self::default() }
     }
 
     /// The code that it asks for, and since when.

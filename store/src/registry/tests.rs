@@ -364,6 +364,21 @@ fn a_room_renamed_here_and_deleted_there_is_deleted() {
 }
 
 #[test]
+fn a_change_brings_the_room_along_that_another_node_made() {
+    let mut nodes = Nodes::new(3);
+    let log = nodes.log(nodes.nodes[0].origin);
+    let wish = NewRoom { name: "Lab".into(), temporary: false, sensors: Vec::new() };
+    assert!(nodes.ask(0, |rooms, asked| rooms.create(&room(1), code(1), wish, asked)));
+    nodes.hear(1, log, 9);
+    assert!(nodes.ask(1, |rooms, asked| rooms.add_sensor(&room(1), sensor(7), asked)));
+    // The one that made it is gone for ever; the third heard the second alone.
+    let second = nodes.log(nodes.nodes[1].origin);
+    nodes.hear(2, second, 9);
+    let view = nodes.nodes[2].rooms.view(room(1).as_str()).unwrap();
+    assert_eq!((view.name.as_str(), view.join_code, view.sensors), ("Lab", Some(code(1)), vec![sensor(7)]));
+}
+
+#[test]
 fn of_a_code_renewed_on_both_sides_one_wins_and_the_others_are_void() {
     let mut nodes = pair();
     assert!(nodes.ask(0, |rooms, asked| rooms.renew(&room(1), code(2), asked)));

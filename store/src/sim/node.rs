@@ -559,14 +559,18 @@ impl Run {
     /// The commit is on the disk.
     pub(super) fn committed(&mut self, disk: &mut Disk) -> Vec<Effect> {
         let Some(committing) = self.committing.take() else { return Vec::new() };
-        let Committing { mut transaction, marks, adopted, folded } = committing;
+        let Committing { transaction, marks, adopted, folded } = committing;
         let own = transaction.sealed.iter().rev().find(|sealed| sealed.own.is_some());
         let own = own.map(|sealed| sealed.number);
-        if let Some((_, first)) = transaction.versions.as_mut() {
+        if let Some((_, first)) = transaction.versions.as_ref() {
             let own = disk.log.range(..(*first, 0)).filter(|((_, index), _)| *index == 0);
             let mine =
                 own.filter(|(_, (_, record))| decode(record).is_ok_and(|frame| frame.origin == self.origin));
-            self.floor = mine.map(|(key, _)| key.0).max().unwrap_or(0).max(self.floor);
+            // Frames of this very commit may be trimmed with it.
+            let fresh =
+                transaction.sealed.iter().filter(|sealed| sealed.number < *first && sealed.own.is_some());
+            let gone = mine.map(|(key, _)| key.0).chain(fresh.map(|sealed| sealed.number)).max();
+            self.floor = gone.unwrap_or(0).max(self.floor);
         }
         disk.apply(transaction);
         if self.broken == Some(Rule::ChunksDeletedByDurable) {

@@ -292,6 +292,10 @@ impl World {
             Ok(operations) => {
                 for operation in operations {
                     self.tell(|| format!("node {at}: {operation:?}"));
+                    if matches!(operation.change, Change::Whole(_)) {
+                        // It says again what was asked for before.
+                        continue;
+                    }
                     let number = self.witness.rooms.ask(operation);
                     if let Some(run) = &mut self.nodes[at].run {
                         run.waiting_open.push(Promise::Room(number, self.now));

@@ -30,12 +30,14 @@ pub(super) struct Ack {
     heard: Option<Stamp>,
     /// The one disk that had it was lost.
     excused: bool,
+    /// Disks have it as it was taken before alone, with an earlier stamp: an earlier clear takes that away.
+    faded: bool,
 }
 
 impl Ack {
     /// To come, for a sample that is taken now, with this stamp.
     pub(super) fn to_come(taken: u64, stamp: Stamp, heard: Option<Stamp>) -> Self {
-        Self { taken, copies: 0, stamp, heard, excused: false }
+        Self { taken, copies: 0, stamp, heard, excused: false, faded: false }
     }
 }
 
@@ -84,6 +86,13 @@ fn is_kept(plan: &Plan, ring: &Ring, sample: &Sent, ack: &Ack, clear: Option<Sta
     is_there && stamps.iter().take(1).all(|stamp| lasts(&stamp))
         || stamps.iter().filter(lasts).count() >= plan.topics[sample.topic].keep
         || ring.cleared().is_some_and(|cleared| ack.stamp <= cleared)
+}
+
+/// The stamp of the sample at a time.
+fn stamp_at(ring: &Ring, time: crate::SampleTime) -> Option<Stamp> {
+    let at = ring.position(time);
+    let is_there = at < ring.len() && ring.time(at) == time;
+    is_there.then(|| ring.copy_stamps(at..at + 1).into_iter().next()).flatten()
 }
 
 impl Clear {
@@ -158,9 +167,14 @@ impl Witness {
             };
             // Of two copies one may be a disk where it is too old for what is about to be cleared there.
             let excused = |ack: &Ack| !somewhere(ack, clear) && (ack.copies < 2 || somewhere(ack, None));
-            let excused: Vec<_> = sample.acks.iter().map(excused).collect();
-            for (ack, excused) in self.samples[number].acks.iter_mut().zip(excused) {
+            let time = crate::SampleTime(sample.time);
+            let stamps: Vec<_> =
+                disks.iter().filter_map(|disk| stamp_at(&disk.rings[sample.topic], time)).collect();
+            let faded = |ack: &Ack| !stamps.iter().any(|stamp| *stamp >= ack.stamp);
+            let marks: Vec<_> = sample.acks.iter().map(|ack| (excused(ack), faded(ack))).collect();
+            for (ack, (excused, faded)) in self.samples[number].acks.iter_mut().zip(marks) {
                 ack.excused |= excused;
+                ack.faded |= faded;
             }
         }
         for clear in &mut self.clears {
@@ -198,7 +212,8 @@ impl Witness {
         for sample in &self.samples {
             for ack in sample.acks.iter().filter(|ack| !ack.excused) {
                 let (topic, time, ring) = (sample.topic, sample.time, &rings[sample.topic]);
-                if is_kept(plan, ring, sample, ack, ring.cleared()) {
+                let was_cleared = ack.faded && ring.cleared().is_some();
+                if was_cleared || is_kept(plan, ring, sample, ack, ring.cleared()) {
                     continue;
                 }
                 if ack.heard >= ring.cleared() || !self.was_too_old(plan, ring, sample) {

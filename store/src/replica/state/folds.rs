@@ -53,6 +53,7 @@ impl Default for Folds {
 
 impl Replica {
     /// So many closed origins stay as they are.
+    #[cfg(any(test, feature = "sim"))]
     pub fn set_closed(&mut self, closed: usize) {
         self.folds.closed = closed;
     }
