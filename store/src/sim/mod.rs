@@ -65,7 +65,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Everything that must happen in a good number of runs.
-    pub const KINDS: [&'static str; 45] = [
+    pub const KINDS: [&'static str; 48] = [
         "samples sent",
         "samples sent again",
         "samples late",
