@@ -14,7 +14,7 @@ use crate::handle::Store;
 use crate::model::ids::{NodeId, RoomId, SensorId};
 use crate::passing::facts::Gap;
 use crate::passing::{Changed, Cursor, News, Passing, Place};
-use crate::presence::Sessions;
+use crate::presence::{Rosters, Sessions};
 use crate::wills::Estates;
 
 /// What passes, and this node's share in it.
@@ -22,6 +22,7 @@ use crate::wills::Estates;
 pub(crate) struct Here {
     pub passing: Passing,
     pub sessions: Sessions,
+    pub rosters: Rosters,
     pub gazes: Gazes,
     /// Connections here that speak for a sensor.
     pub devices: HashMap<SensorId, usize>,
@@ -34,6 +35,7 @@ impl Here {
         Self {
             passing: Passing::new(me),
             sessions: Sessions::default(),
+            rosters: Rosters::default(),
             gazes: Gazes::default(),
             devices: HashMap::new(),
             estates: Estates::default(),
@@ -48,6 +50,7 @@ impl Store {
         let mut here = self.here();
         here.wills_linked(node, start, lost, Instant::now());
         let changed = here.passing.linked(node);
+        here.rosters.changed(&changed.people);
         drop(here);
         self.tell(&changed);
         self.exchange().wills();
@@ -59,6 +62,7 @@ impl Store {
         let mut here = self.here();
         here.wills_unlinked(node, lost, Instant::now());
         let changed = here.passing.unlinked(node);
+        here.rosters.changed(&changed.people);
         drop(here);
         self.tell(&changed);
     }
@@ -72,6 +76,7 @@ impl Store {
     pub(crate) fn hear_news(&self, node: NodeId, news: News) -> Result<(), Gap> {
         let mut here = self.here();
         let changed = here.passing.hear(node, news)?;
+        here.rosters.changed(&changed.people);
         here.estates.said(node, &changed.wills);
         drop(here);
         self.tell(&changed);

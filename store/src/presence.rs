@@ -64,6 +64,17 @@ pub struct Signal {
     pub data: String,
 }
 
+/// Who is in which room, as it was worked out last: everybody in a room asks whenever somebody comes or goes.
+#[derive(Debug, Default)]
+pub(crate) struct Rosters(HashMap<RoomId, Arc<[Present]>>);
+
+impl Rosters {
+    /// Somebody came to these places, or went.
+    pub(crate) fn changed<'a>(&mut self, places: impl IntoIterator<Item = &'a Place>) {
+        places.into_iter().for_each(|(room, _)| drop(self.0.remove(room)));
+    }
+}
+
 /// No one more can be in rooms through this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{PEOPLE} people are in rooms through this node already")]
@@ -132,6 +143,7 @@ impl Drop for Stay {
         }
         // There is room: at most it is removed.
         here.passing.people.say(&self.place, person);
+        here.rosters.changed([&self.place]);
         drop(here);
         self.store.tell_people([&self.place]);
     }
@@ -158,6 +170,7 @@ impl Store {
         if !here.passing.people.say(&place, Some(person.clone())) {
             return Err(Crowded);
         }
+        here.rosters.changed([&place]);
         let session = Session { person, queue: subscription.queue().clone() };
         here.sessions.0.entry(place.clone()).or_default().push(session);
         drop(here);
@@ -165,25 +178,31 @@ impl Store {
         Ok(Stay { store: self.clone(), place, entered })
     }
 
-    /// Who is in a room, by id.
-    pub fn people(&self, room: &RoomId) -> Vec<Present> {
-        let here = self.here();
+    /// Who is in a room, by id. As long as nobody comes or goes, everyone gets the same list.
+    pub fn people(&self, room: &RoomId) -> Arc<[Present]> {
+        let mut here = self.here();
+        if let Some(roster) = here.rosters.0.get(room) {
+            return roster.clone();
+        }
         // No id comes before the shortest that there may be.
-        let Ok(first) = PersonId::new("0") else { return Vec::new() };
+        let Ok(first) = PersonId::new("0") else { return Arc::default() };
         let all = here.passing.people.range((room.clone(), first)..);
         let of_room = all.take_while(|((of, _), _)| of == room);
-        of_room
-            .filter_map(|((_, id), said)| {
-                let (node, person) = owner(said)?;
-                Some(Present {
-                    id: id.clone(),
-                    name: person.name.clone(),
-                    node: self.called(*node),
-                    since: person.since,
-                    call: person.call,
-                })
+        let present = of_room.filter_map(|((_, id), said)| {
+            let (node, person) = owner(said)?;
+            Some(Present {
+                id: id.clone(),
+                name: person.name.clone(),
+                node: self.called(*node),
+                since: person.since,
+                call: person.call,
             })
-            .collect()
+        });
+        let roster: Arc<[Present]> = present.collect();
+        if !roster.is_empty() {
+            here.rosters.0.insert(room.clone(), roster.clone());
+        }
+        roster
     }
 
     /// Sends something from somebody who is in a room to somebody else there, on whichever node they are. It is on its

@@ -209,6 +209,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_of_a_room_says_whether_to_ask_again() {
+        let room = store::RoomId::new("r1").unwrap();
+        for (error, status) in [
+            (RoomError::Unknown("r1".into()), 404),
+            (RoomError::NameTooLong { what: "room", chars: 101 }, 422),
+            (RoomError::TooManyRooms(store::MAX_ROOMS), 422),
+            (RoomError::TooManyMembers { room }, 422),
+            (RoomError::OlderNode("b".into()), 503),
+        ] {
+            let (code, answer) = (error.code(), ApiError::from(error));
+            assert_eq!((answer.status().as_u16(), answer.code()), (status, code));
+            assert_eq!(answer.into_response().headers().contains_key(header::RETRY_AFTER), status == 503);
+        }
+        let limited = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "slow_down", "");
+        let response = limited.retry_after(Duration::from_millis(1001)).into_response();
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[test]
     fn a_message_repeats_no_more_than_the_beginning_of_a_value() {
         let error = ApiError::bad_query("limit", &"é".repeat(10_000), "1 to 100000");
         assert_eq!(error.code(), "bad_query");

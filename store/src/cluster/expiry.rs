@@ -76,7 +76,7 @@ fn delete(store: &Store, nodes: &Nodes, room: &RoomId) {
 
 /// The nodes that people are in a room through.
 fn on(store: &Store, room: &RoomId) -> BTreeSet<NodeName> {
-    store.people(room).into_iter().map(|person| person.node).collect()
+    store.people(room).iter().map(|person| person.node.clone()).collect()
 }
 
 /// Since when which rooms are empty. A value: what is seen goes in, with the time; what is due comes out.

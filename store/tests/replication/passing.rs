@@ -18,8 +18,8 @@ fn viewer(node: &Node) -> Subscription {
 }
 
 fn people(node: &Node) -> Vec<(String, String, bool)> {
-    let view = |person: Present| (person.name, person.node.as_str().to_owned(), person.call);
-    node.store.people(&room()).into_iter().map(view).collect()
+    let view = |person: &Present| (person.name.clone(), person.node.as_str().to_owned(), person.call);
+    node.store.people(&room()).iter().map(view).collect()
 }
 
 fn person(name: &str, node: &str, call: bool) -> (String, String, bool) {
@@ -149,7 +149,7 @@ async fn a_node_of_the_version_before_knows_of_devices_alone() {
     drop((on_a, on_b));
     until("b knows that it is gone", || online(&b, &here).is_empty()).await;
     until("a knows that it is gone", || online(&a, &there).is_empty()).await;
-    assert_eq!((b.store.people(&room()), b.store.attention(&here)), (Vec::new(), Level::None));
+    assert_eq!((people(&b), b.store.attention(&here)), (Vec::new(), Level::None));
     assert_eq!(a.store.signal(&ana, &id("ben"), "1".into()), Err(NotSent::NotPresent));
     assert_eq!(a.append("s", 0..3).await, Copies(2), "and the link goes on");
 }

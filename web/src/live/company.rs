@@ -5,7 +5,8 @@
 //!
 //! Bounds: [`MAX_ROOMS`] rooms of a connection; for one more it is told `too_many_rooms`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use store::{NotSent, PersonId, Present, RoomId, Signal, Stay, Store, Subscription};
@@ -23,7 +24,8 @@ pub(super) struct Company(HashMap<RoomId, Visit>);
 #[derive(Debug)]
 struct Visit {
     stay: Stay,
-    told: BTreeMap<PersonId, Present>,
+    /// By id.
+    told: Arc<[Present]>,
 }
 
 fn refused(code: &'static str, message: String) -> Refused {
@@ -51,7 +53,7 @@ impl Company {
         match (store.enter(subscription, room, id, name, *call), self.0.get_mut(room)) {
             (Ok(stay), Some(visit)) => visit.stay = stay,
             (Ok(stay), None) => {
-                self.0.insert(room.clone(), Visit { stay, told: BTreeMap::new() });
+                self.0.insert(room.clone(), Visit { stay, told: Arc::default() });
             }
             (Err(crowded), visit) => {
                 subscription.follow_room(room, visit.is_some());
@@ -77,7 +79,7 @@ impl Company {
         let Visit { stay, told } = self.0.remove(room)?;
         subscription.follow_room(room, false);
         drop(stay);
-        let left: Vec<_> = told.values().map(rooms::person).collect();
+        let left: Vec<_> = told.iter().map(rooms::person).collect();
         Some(presence(room, &[], &left))
     }
 
@@ -103,18 +105,24 @@ impl Company {
     /// Who came to a room and who left since the viewer was told last, as a message; `None` when nobody did.
     pub(super) fn news(&mut self, store: &Store, room: &RoomId) -> Option<String> {
         let told = &mut self.0.get_mut(room)?.told;
-        let now: BTreeMap<_, _> =
-            store.people(room).into_iter().map(|person| (person.id.clone(), person)).collect();
-        let joined = now.values().filter(|person| told.get(&person.id) != Some(person));
-        let joined: Vec<_> = joined.map(rooms::person).collect();
-        let left: Vec<_> =
-            told.values().filter(|was| !now.contains_key(&was.id)).map(rooms::person).collect();
-        *told = now;
+        let now = store.people(room);
+        let was = std::mem::replace(told, now.clone());
+        if Arc::ptr_eq(&was, &now) {
+            return None;
+        }
+        let joined = now.iter().filter(|person| find(&was, &person.id) != Some(person));
+        let left = was.iter().filter(|person| find(&now, &person.id).is_none());
+        let (joined, left): (Vec<_>, Vec<_>) =
+            (joined.map(rooms::person).collect(), left.map(rooms::person).collect());
         if joined.is_empty() && left.is_empty() {
             return None;
         }
         Some(presence(room, &joined, &left))
     }
+}
+
+fn find<'a>(people: &'a [Present], id: &PersonId) -> Option<&'a Present> {
+    people.binary_search_by(|person| person.id.cmp(id)).ok().map(|at| &people[at])
 }
 
 fn presence(room: &RoomId, joined: &[Value], left: &[Value]) -> String {
