@@ -297,10 +297,7 @@ impl Run {
         for block in blocks {
             match &block.body {
                 Body::Registry(operations) => {
-                    operations.iter().for_each(|operation| {
-                        self.log_clear(operation);
-                        self.operate(plan, operation);
-                    });
+                    operations.iter().for_each(|operation| self.operate(plan, operation));
                 }
                 Body::Samples { names, runs } => {
                     let known = names.iter().filter_map(|name| plan.by_name(&name.sensor, &name.attribute));
@@ -327,7 +324,10 @@ impl Run {
         }
         for record in &piece.descriptors {
             let operations = descriptor_operations(record).map_err(unreadable)?;
-            operations.iter().for_each(|operation| self.operate(plan, operation));
+            operations.iter().for_each(|operation| {
+                self.log_clear(operation);
+                self.operate(plan, operation);
+            });
         }
         for (id, record) in &piece.chunks {
             let (samples, stamps) = chunks::decode(record).map_err(unreadable)?;
