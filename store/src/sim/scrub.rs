@@ -1,6 +1,7 @@
 //! Scrubs: nodes whose vectors are equal compare their rings and rooms. A difference that neither a change of `keep`, nor a
 //! clear, nor a snapshot that broke off explains is a defect.
 
+use super::node::Run;
 use super::world::{Node, World};
 use crate::disk::recover::{descriptor_operations, series_names};
 use crate::model::ids::{NodeId, Partition, SeriesId};
@@ -71,9 +72,12 @@ impl World {
             let Some(topic) = topic.filter(|topic| run.hash(*topic) != *hash) else { continue };
             differ.push(*id);
             if !self.unlike[topic] && !self.broken_off {
-                let held = super::disk::column(&run.rings[topic]);
+                let held = |run: &Run| super::disk::column(&run.rings[topic]);
+                let theirs = self.nodes.iter().filter(|node| node.disk.node == from);
+                let theirs = theirs.filter_map(|node| node.run.as_ref()).map(held).next();
                 let line = format!(
-                    "vectors of nodes {at} and {from} are equal, rings of series {topic} are not: {held:?}"
+                    "vectors of nodes {at} and {from} are equal, rings of series {topic} are not: {:?} and now {theirs:?}",
+                    held(run)
                 );
                 return self.fail(line);
             }
