@@ -141,8 +141,8 @@ async fn a_message_reaches_the_subscribers_of_every_node_once() {
         publisher.publish("m/x", 0, &index.to_string()).await;
         assert_eq!(next(&mut subscribers[3]).await.2, index.to_string());
         took.push(began.elapsed());
-        for raw in 0..3 {
-            next(&mut subscribers[raw]).await;
+        for subscriber in &mut subscribers[..3] {
+            next(subscriber).await;
         }
     }
     took.sort();
