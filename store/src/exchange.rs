@@ -54,6 +54,8 @@ pub enum Heard {
     Filter(Box<str>),
     /// A client of this name came to another node, then.
     Claimed(Box<str>, Stamp),
+    /// Others have published the will of this client, whose node they took for dead.
+    Settled(Box<str>),
     /// A message for subscribers here.
     Posted(Posted),
     /// Wills of a node that died may be due: look again.
@@ -97,6 +99,8 @@ struct Waiting {
     filters: BTreeSet<Box<str>>,
     claimed: VecDeque<(Box<str>, Stamp)>,
     wills: bool,
+    /// Of clients here: no more than have left a will.
+    settled: BTreeSet<Box<str>>,
     posts: Posts,
 }
 
@@ -144,6 +148,10 @@ impl Exchange {
         });
     }
 
+    pub(crate) fn settled(&self, clients: &[Box<str>]) {
+        self.tell(|waiting| waiting.settled.extend(clients.iter().cloned()));
+    }
+
     pub(crate) fn wills(&self) {
         self.tell(|waiting| waiting.wills = true);
     }
@@ -164,6 +172,9 @@ impl Exchange {
         }
         if let Some((client, at)) = waiting.claimed.pop_front() {
             return Some(Heard::Claimed(client, at));
+        }
+        if let Some(client) = waiting.settled.pop_first() {
+            return Some(Heard::Settled(client));
         }
         if std::mem::take(&mut waiting.wills) {
             return Some(Heard::Wills);

@@ -48,10 +48,11 @@ impl Store {
     pub(crate) fn passing_linked(&self, node: NodeId, start: u64) {
         let lost = self.stamp();
         let mut here = self.here();
-        here.wills_linked(node, start, lost, Instant::now());
+        let settled = here.wills_linked(node, start, lost, Instant::now());
         let changed = here.passing.linked(node);
         here.rosters.changed(&changed.people);
         drop(here);
+        self.tell_settled(node, start, settled);
         self.tell(&changed);
         self.exchange().wills();
     }

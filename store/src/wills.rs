@@ -9,12 +9,13 @@
 //! go of one that was to be delayed. Where the node before is dead the same is done here. A will is retained as of the
 //! moment at which its client was lost or came elsewhere, so that what it says there is not replaced by it.
 //!
-//! A node that is cut off is dead for the others, and they for it: both sides publish then.
+//! A node that hung, or was cut off, and is linked again is told whose wills the others have published meanwhile: those that it
+//! was about to publish itself are void. While two sides cannot talk, both publish.
 //!
 //! Bounds: [`WILLS`](crate::passing::WILLS) of each node, of [`WILL_BYTES`]; a further or larger one is not known elsewhere.
 //! What was not published [`HELD_FOR`] after it was due is let go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,6 +31,10 @@ use crate::replica::message::Message;
 pub const WILL_BYTES: usize = 8 << 10;
 /// How long a will that another node has to publish is held for the case that it dies as well.
 const HELD_FOR: Duration = Duration::from_secs(60);
+/// Runs of nodes of which it is remembered whose wills were published, in case they were not dead.
+const SETTLED: usize = 64;
+/// Clients named in one message.
+const PART: usize = 1024;
 /// Claims of clients that are remembered in case their node turns out to be dead; beyond, a will may come late.
 const CLAIMS: usize = 16_384;
 
@@ -62,6 +67,8 @@ pub(crate) struct Estates {
     runs: BTreeMap<NodeId, u64>,
     /// Clients that came elsewhere while their node is still taken for alive.
     claims: BTreeMap<(NodeId, Box<str>), Stamp>,
+    /// Clients whose wills were published, by run of their node.
+    settled: BTreeMap<(NodeId, u64), BTreeSet<Box<str>>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +138,17 @@ impl Estates {
         }
     }
 
+    /// These wills are published.
+    fn settle(&mut self, run: (NodeId, u64), clients: &[Box<str>]) {
+        if let Some(estate) = self.left.get_mut(&run) {
+            clients.iter().for_each(|client| drop(estate.wills.remove(client)));
+        }
+        if self.settled.len() >= SETTLED && !self.settled.contains_key(&run) {
+            self.settled.pop_first();
+        }
+        self.settled.entry(run).or_default().extend(clients.iter().cloned());
+    }
+
     /// A node has said something else of wills of these clients: what was claimed is settled.
     pub(crate) fn said(&mut self, node: NodeId, clients: &[Box<str>]) {
         if !self.claims.is_empty() {
@@ -172,7 +190,14 @@ impl Here {
     }
 
     /// A link with this run of a node is open, before what was said on earlier ones is forgotten.
-    pub(crate) fn wills_linked(&mut self, node: NodeId, start: u64, lost: Stamp, now: Instant) {
+    /// Gives the clients of this run whose wills were published.
+    pub(crate) fn wills_linked(
+        &mut self,
+        node: NodeId,
+        start: u64,
+        lost: Stamp,
+        now: Instant,
+    ) -> BTreeSet<Box<str>> {
         if let Some(before) = self.estates.runs.get(&node).copied().filter(|before| *before != start) {
             let wills = self.wills_of(node);
             self.estates.inherit(node, before, wills, lost, now);
@@ -183,6 +208,7 @@ impl Here {
             estate.dead = true;
         }
         self.estates.runs.insert(node, start);
+        self.estates.settled.remove(&(node, start)).unwrap_or_default()
     }
 
     /// The link with this run of a node is over, or the node is dead.
@@ -238,12 +264,30 @@ impl Store {
         self.exchange().claimed(client, at);
     }
 
-    /// Another node has published a will of one that is gone.
-    pub(crate) fn hear_settled(&self, node: NodeId, start: u64, client: &str) {
-        let mut here = self.here();
-        if let Some(estate) = here.estates.left.get_mut(&(node, start)) {
-            estate.wills.remove(client);
+    /// Another node has published wills that clients had left with this run of a node, which may be this one.
+    pub(crate) fn hear_settled(&self, node: NodeId, start: u64, clients: &[Box<str>]) {
+        let origin = self.node().origin;
+        if (node, start) == (origin.node, origin.start) {
+            return self.exchange().settled(clients);
         }
+        self.here().estates.settle((node, start), clients);
+    }
+
+    /// Tells a node that is linked again whose wills were published while it was taken for dead.
+    pub(crate) fn tell_settled(&self, node: NodeId, start: u64, clients: BTreeSet<Box<str>>) {
+        let Some(outbox) = self.shared().post.outbox(node) else { return };
+        let clients: Vec<_> = clients.into_iter().collect();
+        for part in clients.chunks(PART) {
+            outbox.send(Message::Settled { node, start, clients: part.to_vec() });
+        }
+    }
+
+    /// A stamp of a moment that has passed.
+    pub fn stamp_of(&self, ago: Duration) -> Stamp {
+        let now = self.stamp();
+        // Seconds stand in the upper half of a stamp's time.
+        let ago = (ago.as_secs_f64() * 4_294_967_296.0) as u64;
+        Stamp { time: now.time.saturating_sub(ago), ..now }
     }
 
     /// This run of a node is dead, or has left.
@@ -262,9 +306,18 @@ impl Store {
 
     /// The wills that this node is to publish now, which are then its to publish; and whether others may come.
     pub fn take_wills(&self) -> (Vec<Due>, bool) {
-        let (due, more) = self.here().estates.due(self.node().id, Instant::now());
+        let mut settled: BTreeMap<(NodeId, u64), Vec<Box<str>>> = BTreeMap::new();
+        let mut here = self.here();
+        let (due, more) = here.estates.due(self.node().id, Instant::now());
         for (node, start, due) in &due {
-            self.tell_all(&Message::Settled { node: *node, start: *start, client: due.client.clone() });
+            settled.entry((*node, *start)).or_default().push(due.client.clone());
+        }
+        settled.iter().for_each(|(run, clients)| here.estates.settle(*run, clients));
+        drop(here);
+        for ((node, start), clients) in settled {
+            for part in clients.chunks(PART) {
+                self.tell_all(&Message::Settled { node, start, clients: part.to_vec() });
+            }
         }
         (due.into_iter().map(|(_, _, due)| due).collect(), more)
     }

@@ -364,7 +364,8 @@ impl Connection {
                 }
                 hub.drop_will(&client, self.token);
             } else {
-                let ending = Ending { token: self.token, session_ends: keep.is_zero(), elsewhere };
+                let (token, heard) = (self.token, self.transport.heard);
+                let ending = Ending { token, session_ends: keep.is_zero(), elsewhere, heard };
                 hub.leave_will(&client, *will, ending);
             }
         } else {

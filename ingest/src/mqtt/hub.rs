@@ -22,7 +22,7 @@ use super::mailbox::{Mailbox, Message};
 use super::relays::{Relays, share_key};
 use super::samples::Samples;
 use super::session::Memory;
-use super::wills::Wills;
+use super::wills::{Pulse, Wills};
 
 /// Most sessions kept for clients that are away; beyond, the one that would expire first ends.
 pub const MAX_AWAY: usize = 10_000;
@@ -102,6 +102,7 @@ pub struct Hub {
     store: Store,
     /// Lock order: before all of the store's.
     inner: Mutex<Inner>,
+    pulse: Mutex<Pulse>,
     /// What happens here, counted.
     pub counters: Counters,
 }
@@ -150,7 +151,8 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     /// The hub of a node, which hears of those of other nodes until `stop`.
     pub fn start(store: Store, stop: CancellationToken) -> Arc<Self> {
-        let hub = Arc::new(Self { store, inner: Mutex::default(), counters: Counters::default() });
+        let pulse = Mutex::new(Pulse::new(Instant::now()));
+        let hub = Arc::new(Self { store, inner: Mutex::default(), pulse, counters: Counters::default() });
         tokio::spawn(hub.clone().attend(stop));
         hub
     }
@@ -165,6 +167,10 @@ impl Hub {
 
     pub(super) fn relays<T>(&self, change: impl FnOnce(&mut Relays) -> T) -> T {
         change(&mut self.inner.lock().relays)
+    }
+
+    pub(super) fn pulse<T>(&self, look: impl FnOnce(&mut Pulse) -> T) -> T {
+        look(&mut self.pulse.lock())
     }
 
     pub(super) fn wills<T>(&self, change: impl FnOnce(&mut Wills) -> T) -> T {
@@ -293,8 +299,8 @@ impl Hub {
         }
         let due = inner.wills.due(now, &over);
         drop(inner);
-        for (client, token, will) in due {
-            self.publish_will(&client, token, will, None);
+        for (client, token, will, heard) in due {
+            self.publish_will(&client, token, will, heard);
         }
     }
 

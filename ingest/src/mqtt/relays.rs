@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use store::{FILTERS, Heard, NodeId, Posted, Store};
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Source;
@@ -24,7 +24,7 @@ use super::hub::Hub;
 use super::letter;
 use crate::wire::topic;
 
-/// How often to look whether wills of a dead node are due, while there are any.
+/// How often to look whether wills of a dead node are due, while there are any; and whether this node is at its work.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Asks for everything.
 const ALL: &str = "#";
@@ -134,6 +134,8 @@ impl Hub {
     /// Attends to what other nodes say, until `stop`.
     pub(super) async fn attend(self: Arc<Self>, stop: CancellationToken) {
         let mut look = None;
+        let mut beats = interval(LOOK_EVERY);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = async {
                 match look {
@@ -148,8 +150,10 @@ impl Hub {
                     Heard::Filter(filter) => self.asked(&filter),
                     Heard::Claimed(client, at) => self.take_away(&client, at),
                     Heard::Posted(posted) => self.arrived(&posted),
+                    Heard::Settled(client) => self.settled(&client),
                     Heard::Wills => look = Some(Instant::now()),
                 },
+                _ = beats.tick() => self.pulse(|pulse| pulse.beat(Instant::now())),
                 () = due => {
                     let more = self.inherit().await;
                     look = more.then(|| Instant::now() + LOOK_EVERY);

@@ -14,6 +14,41 @@ use super::letter;
 use super::retained::Retain;
 use super::uplink::Uplink;
 
+/// A node that was not at its work for so long has hung: others may have taken it for dead.
+const HUNG: Duration = Duration::from_secs(1);
+/// How long what happens after that counts as its consequence.
+const AFTERMATH: Duration = Duration::from_secs(10);
+/// How long wills wait then for others to say that they have published them.
+const ASKING: Duration = Duration::from_secs(3);
+/// What a client that was last heard at some moment had sent is stamped by then.
+const TAKEN_WITHIN: Duration = Duration::from_millis(50);
+
+/// Whether the node is at its work, as far as it can tell by itself.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    last: Instant,
+    hung_until: Option<Instant>,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: now, hung_until: None }
+    }
+
+    /// To be called a few times a second.
+    pub(super) fn beat(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last) > HUNG {
+            self.hung_until = Some(now);
+        }
+        self.last = now;
+    }
+
+    fn has_hung(&self, now: Instant) -> bool {
+        let lately = |until: Instant| now.saturating_duration_since(until) < AFTERMATH;
+        now.saturating_duration_since(self.last) > HUNG || self.hung_until.is_some_and(lately)
+    }
+}
+
 /// Wills of clients here.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
@@ -29,6 +64,8 @@ struct Pending {
     client: Arc<str>,
     token: u64,
     will: Will,
+    /// The node had hung: when the client was last heard.
+    heard: Option<Stamp>,
 }
 
 /// How a connection with a will ended.
@@ -40,6 +77,8 @@ pub(super) struct Ending {
     pub(super) session_ends: bool,
     /// The client came to another node, then.
     pub(super) elsewhere: Option<Stamp>,
+    /// When something was heard of it last.
+    pub(super) heard: Instant,
 }
 
 impl Wills {
@@ -49,14 +88,18 @@ impl Wills {
     }
 
     /// Takes those that are due, or whose session is over.
-    pub(super) fn due(&mut self, now: Instant, over: &[Arc<str>]) -> Vec<(Arc<str>, u64, Will)> {
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        over: &[Arc<str>],
+    ) -> Vec<(Arc<str>, u64, Will, Option<Stamp>)> {
         let mut due = Vec::new();
         let mut index = 0;
         while index < self.pending.len() {
             let pending = &self.pending[index];
             if pending.due <= now || over.contains(&pending.client) {
-                let Pending { client, token, will, .. } = self.pending.swap_remove(index);
-                due.push((client, token, will));
+                let Pending { client, token, will, heard, .. } = self.pending.swap_remove(index);
+                due.push((client, token, will, heard));
             } else {
                 index += 1;
             }
@@ -97,18 +140,35 @@ impl Hub {
 
     /// Publishes a will now, or after its delay; or lets go of it, when the client is back by now.
     pub(super) fn leave_will(&self, client: &Arc<str>, will: Will, ending: Ending) {
-        let Ending { token, session_ends, elsewhere } = ending;
-        if will.delay.is_zero() {
-            return self.publish_will(client, token, will, elsewhere);
-        }
-        if elsewhere.is_some() || (!session_ends && self.is_here(client)) {
+        let Ending { token, session_ends, elsewhere, heard } = ending;
+        let delayed = !will.delay.is_zero();
+        if delayed && (elsewhere.is_some() || (!session_ends && self.is_here(client))) {
             return self.drop_will(client, token);
         }
-        if session_ends {
-            return self.publish_will(client, token, will, None);
+        let now = Instant::now();
+        let has_hung = elsewhere.is_none() && self.pulse(|pulse| pulse.has_hung(now));
+        let mut wait = if delayed && !session_ends { will.delay } else { Duration::ZERO };
+        let heard = has_hung.then(|| {
+            wait = wait.max(ASKING);
+            let ago = now.saturating_duration_since(heard).saturating_sub(TAKEN_WITHIN);
+            self.store().stamp_of(ago)
+        });
+        if wait.is_zero() {
+            return self.publish_will(client, token, will, elsewhere);
         }
-        let due = Instant::now() + will.delay;
-        self.wills(|wills| wills.pending.push(Pending { due, client: client.clone(), token, will }));
+        let (due, client) = (now + wait, client.clone());
+        self.wills(|wills| wills.pending.push(Pending { due, client, token, will, heard }));
+    }
+
+    /// Others have published a will of a client here, since they took this node for dead.
+    pub(super) fn settled(&self, client: &str) {
+        let pending = self.wills(|wills| {
+            let index = wills.pending.iter().position(|pending| *pending.client == *client)?;
+            Some(wills.pending.swap_remove(index))
+        });
+        if let Some(Pending { client, token, .. }) = pending {
+            self.drop_will(&client, token);
+        }
     }
 
     pub(super) fn publish_will(&self, client: &Arc<str>, token: u64, mut will: Will, as_of: Option<Stamp>) {
@@ -125,13 +185,16 @@ impl Hub {
 
     /// A client that was here has come to another node.
     pub(super) fn take_away(&self, client: &str, at: Stamp) {
-        let told = self.wills(|wills| {
+        let pending = self.wills(|wills| {
             let index = wills.pending.iter().position(|pending| *pending.client == *client)?;
-            let Pending { client, token, .. } = wills.pending.swap_remove(index);
-            Some((client, token))
+            Some(wills.pending.swap_remove(index))
         });
-        if let Some((client, token)) = told {
-            self.drop_will(&client, token);
+        match pending {
+            Some(Pending { client, token, will, .. }) if will.delay.is_zero() => {
+                self.publish_will(&client, token, will, Some(at));
+            }
+            Some(Pending { client, token, .. }) => self.drop_will(&client, token),
+            None => {}
         }
         self.send_elsewhere(client, at);
     }
@@ -164,5 +227,25 @@ impl Hub {
             }
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_not_at_its_work_knows_for_a_while() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut pulse = Pulse::new(begun);
+        pulse.beat(at(250));
+        assert!(!pulse.has_hung(at(900)));
+        // Whoever comes first when it goes on.
+        assert!(pulse.has_hung(at(5000)));
+        pulse.beat(at(5000));
+        assert!(pulse.has_hung(at(5001)) && pulse.has_hung(at(14_999)));
+        (5..=62).for_each(|quarter| pulse.beat(at(quarter * 250 + 5000)));
+        assert!(!pulse.has_hung(at(20_500)));
     }
 }

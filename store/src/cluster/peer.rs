@@ -231,8 +231,8 @@ impl Peer {
                 self.store.hear_claim(&client, at);
                 Ok(())
             }
-            Message::Settled { node, start, client } => {
-                self.store.hear_settled(node, start, &client);
+            Message::Settled { node, start, clients } => {
+                self.store.hear_settled(node, start, &clients);
                 Ok(())
             }
             Message::Leaving => Err(End::Left),

@@ -144,14 +144,14 @@ pub enum Message {
         /// When.
         at: Stamp,
     },
-    /// The sender has published the will that a client had left with a run of a node that is gone. Since version 2.
+    /// The wills that clients had left with this run of a node, which was taken for dead, are published. Since version 2.
     Settled {
         /// The node.
         node: NodeId,
         /// Its run.
         start: u64,
-        /// The client's id.
-        client: Box<str>,
+        /// The ids of the clients.
+        clients: Vec<Box<str>>,
     },
     /// These origins are closed, and all of theirs is durable at the sender. Since version 2.
     Closed {

@@ -208,6 +208,48 @@ async fn the_will_of_a_client_of_a_killed_node_is_published_once() {
     drop((moved, dying, last));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_will_of_a_client_of_a_hung_node_comes_once_and_undoes_nothing() {
+    if !mosquitto() {
+        return;
+    }
+    let _machine = alone().await;
+    let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
+    let nodes = brokers(&cluster);
+    let heirs = [1, 2].map(|at: usize| Subscriber::start(nodes[at], &["-t", "will/#"]));
+    reached(&cluster, nodes[0], "will/probe", &[&heirs[0], &heirs[1]]).await;
+    let client = |id: &str| {
+        let topic = format!("will/{id}");
+        let will = ["--will-topic", &topic, "--will-payload", "gone", "--will-qos", "1", "--will-retain"];
+        Subscriber::start(nodes[0], &[&["-i", id, "-t", id][..], &will].concat())
+    };
+    let moves = client("moves");
+    for node in &nodes[1..] {
+        reached(&cluster, *node, "moves", &[&moves]).await;
+    }
+    cluster.node_mut(0).hang().unwrap();
+    let has = |heir: &Subscriber, line: &str| heir.count(line);
+    eventually(&cluster, "the will", || heirs.iter().all(|heir| has(heir, "will/moves gone") > 0)).await;
+    drop(moves);
+    publish(nodes[2], "will/moves", "back", &["-r", "-i", "moves"]);
+    cluster.node_mut(0).go_on().unwrap();
+    cluster.all_alive().await.unwrap();
+    // This one goes later than the other did for the node, and its will waits as long: a second one would have come.
+    let goes = client("goes");
+    reached(&cluster, nodes[1], "goes", &[&goes]).await;
+    drop(goes);
+    for node in &nodes[..] {
+        let late = Subscriber::start(*node, &["-t", "will/#"]);
+        eventually(&cluster, "its will", || has(&late, "will/goes gone") == 1).await;
+        eventually(&cluster, "what it said last", || has(&late, "will/moves back") == 1).await;
+        assert_eq!(has(&late, "will/moves gone"), 0);
+    }
+    for heir in &heirs {
+        eventually(&cluster, "the will of the other", || has(heir, "will/goes gone") == 1).await;
+        assert_eq!((has(heir, "will/moves gone"), has(heir, "will/moves back")), (1, 1));
+    }
+}
+
 /// Sends samples of a sensor until the subscriber gets one of them by its room; the time of the last.
 async fn flows(
     cluster: &Cluster,
