@@ -455,11 +455,6 @@ impl World {
 
     fn snapshot(&mut self, at: usize, to: NodeId, partitions: Vec<Partition>, read: u64) {
         let Node { run: Some(run), disk, .. } = &self.nodes[at] else { return };
-        if run.is_taking_over() {
-            // Checkpoints have what another snapshot brought before that counts: the reader holds more than it says.
-            self.broken_off = true;
-            self.counts.add("snapshots read while one was joined", 1);
-        }
         let asked = (at, to, partitions);
         // What a link's cursor lacks is the node's own.
         let origin = self.trimmed.get(&asked).or(self.trimmed.get(&(at, to, Vec::new())));
