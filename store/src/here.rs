@@ -78,7 +78,11 @@ impl Store {
         let mut here = self.here();
         let changed = here.passing.hear(node, news)?;
         here.rosters.changed(&changed.people);
-        here.estates.said(node, &changed.wills);
+        let Here { passing, estates, .. } = &mut *here;
+        for client in &changed.wills {
+            let any = passing.wills.of(client).iter().any(|(of, _)| *of == node);
+            estates.said(node, client, any);
+        }
         drop(here);
         self.tell(&changed);
         Ok(())

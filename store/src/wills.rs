@@ -10,7 +10,8 @@
 //! moment at which its client was lost or came elsewhere, so that what it says there is not replaced by it.
 //!
 //! A node that hung, or was cut off, and is linked again is told whose wills the others have published meanwhile: those that it
-//! was about to publish itself are void. While two sides cannot talk, both publish.
+//! was about to publish itself are void. It is told so on each link that opens within [`HELD_FOR`]: where both ends dial, a
+//! link is replaced, and what was put to it is lost. While two sides cannot talk, both publish.
 //!
 //! Bounds: [`WILLS`](crate::passing::WILLS) of each node, of [`WILL_BYTES`]; a further or larger one is not known elsewhere.
 //! What was not published [`HELD_FOR`] after it was due is let go.
@@ -29,10 +30,13 @@ use crate::replica::message::Message;
 
 /// Longest will, in bytes.
 pub const WILL_BYTES: usize = 8 << 10;
-/// How long a will that another node has to publish is held for the case that it dies as well.
+/// How long a will that another node has to publish is held for the case that it dies as well; and how long it is
+/// repeated to a node that is linked again that a will was published.
 const HELD_FOR: Duration = Duration::from_secs(60);
 /// Runs of nodes of which it is remembered whose wills were published, in case they were not dead.
 const SETTLED: usize = 64;
+/// On a link that has been open for so long, its peer's first words were heard.
+const FIRST_WORDS: Duration = Duration::from_secs(2);
 /// Clients named in one message.
 const PART: usize = 1024;
 /// Claims of clients that are remembered in case their node turns out to be dead; beyond, a will may come late.
@@ -63,12 +67,28 @@ pub struct Due {
 pub(crate) struct Estates {
     /// By run of a node.
     left: BTreeMap<(NodeId, u64), Estate>,
-    /// Which run of a node is linked.
-    runs: BTreeMap<NodeId, u64>,
+    /// Which run of a node is linked, and since when.
+    runs: BTreeMap<NodeId, (u64, Instant)>,
+    /// Nodes whose link broke, and that nobody holds for dead.
+    unlinked: BTreeSet<NodeId>,
     /// Clients that came elsewhere while their node is still taken for alive.
     claims: BTreeMap<(NodeId, Box<str>), Stamp>,
     /// Clients whose wills were published, by run of their node.
-    settled: BTreeMap<(NodeId, u64), BTreeSet<Box<str>>>,
+    settled: BTreeMap<(NodeId, u64), BTreeMap<Box<str>, Settled>>,
+}
+
+/// A will was published by another node than its client's.
+#[derive(Debug, Clone, Copy)]
+struct Settled {
+    at: Instant,
+    /// From when on it is of no use any more; not before the client's node could be told.
+    until: Option<Instant>,
+}
+
+impl Settled {
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
 }
 
 #[derive(Debug)]
@@ -101,12 +121,23 @@ impl Estates {
         lost: Stamp,
         now: Instant,
     ) {
-        self.runs.remove(&node);
+        let linked = self.runs.remove(&node).map(|(_, since)| since);
         if self.left.contains_key(&(node, start)) {
             return;
         }
+        // Others may have lost it earlier.
+        let settled = self.settled.get(&(node, start));
+        let is_settled = |client: &str| {
+            let settled = settled.and_then(|settled| settled.get(client));
+            settled.is_some_and(|settled| {
+                linked.is_some_and(|since| settled.at >= since) && !settled.is_over(now)
+            })
+        };
         let mut wills_left = BTreeMap::new();
         for (client, testament) in wills {
+            if is_settled(&client) {
+                continue;
+            }
             match self.claims.remove(&(node, client.clone())) {
                 Some(_) if testament.delay_s > 0 => {}
                 claimed => {
@@ -139,23 +170,50 @@ impl Estates {
     }
 
     /// These wills are published.
-    fn settle(&mut self, run: (NodeId, u64), clients: &[Box<str>]) {
+    fn settle(&mut self, run: (NodeId, u64), clients: &[Box<str>], now: Instant) {
         if let Some(estate) = self.left.get_mut(&run) {
             clients.iter().for_each(|client| drop(estate.wills.remove(client)));
         }
         if self.settled.len() >= SETTLED && !self.settled.contains_key(&run) {
             self.settled.pop_first();
         }
-        self.settled.entry(run).or_default().extend(clients.iter().cloned());
+        let settled = Settled { at: now, until: self.is_linked(run).then(|| now + HELD_FOR) };
+        self.settled.entry(run).or_default().extend(clients.iter().map(|client| (client.clone(), settled)));
     }
 
-    /// A node has said something else of wills of these clients: what was claimed is settled.
-    pub(crate) fn said(&mut self, node: NodeId, clients: &[Box<str>]) {
-        if !self.claims.is_empty() {
-            for client in clients {
-                self.claims.remove(&(node, client.clone()));
-            }
+    fn is_linked(&self, (node, start): (NodeId, u64)) -> bool {
+        self.runs.get(&node).is_some_and(|(linked, _)| *linked == start)
+    }
+
+    /// This run of a node is linked: whose wills it is to be told that others have published.
+    fn tell(&mut self, run: (NodeId, u64), now: Instant) -> BTreeSet<Box<str>> {
+        let Some(settled) = self.settled.get_mut(&run) else { return BTreeSet::new() };
+        settled.retain(|_, settled| !settled.is_over(now));
+        settled.values_mut().for_each(|settled| settled.until = settled.until.or(Some(now + HELD_FOR)));
+        let told = settled.keys().cloned().collect();
+        if settled.is_empty() {
+            self.settled.remove(&run);
         }
+        told
+    }
+
+    /// A node has said something else of the will of this client: what was claimed is settled. When it has none any
+    /// more, the node knows what was published, or it was another one.
+    pub(crate) fn said(&mut self, node: NodeId, client: &str, any: bool) {
+        if !self.claims.is_empty() {
+            self.claims.remove(&(node, client.into()));
+        }
+        let run = self.runs.get(&node).filter(|_| !any).map(|(start, _)| (node, *start));
+        if let Some(settled) = run.and_then(|run| self.settled.get_mut(&run)) {
+            settled.remove(client);
+        }
+    }
+
+    /// Whether a node that is not known to be dead may have something to say that was not heard.
+    fn is_waiting(&self, now: Instant) -> bool {
+        let opened = self.runs.values().map(|(_, since)| *since).max();
+        !self.unlinked.is_empty()
+            || opened.is_some_and(|since| now.saturating_duration_since(since) < FIRST_WORDS)
     }
 
     /// Takes what this node is to publish by now; also says whether anything is left to wait for.
@@ -198,7 +256,8 @@ impl Here {
         lost: Stamp,
         now: Instant,
     ) -> BTreeSet<Box<str>> {
-        if let Some(before) = self.estates.runs.get(&node).copied().filter(|before| *before != start) {
+        let before = self.estates.runs.get(&node).map(|(before, _)| *before);
+        if let Some(before) = before.filter(|before| *before != start) {
             let wills = self.wills_of(node);
             self.estates.inherit(node, before, wills, lost, now);
         }
@@ -207,15 +266,17 @@ impl Here {
         for (_, estate) in self.estates.left.range_mut((node, 0)..=(node, u64::MAX)) {
             estate.dead = true;
         }
-        self.estates.runs.insert(node, start);
-        self.estates.settled.remove(&(node, start)).unwrap_or_default()
+        self.estates.runs.insert(node, (start, now));
+        self.estates.unlinked.remove(&node);
+        self.estates.tell((node, start), now)
     }
 
     /// The link with this run of a node is over, or the node is dead.
     pub(crate) fn wills_unlinked(&mut self, node: NodeId, lost: Stamp, now: Instant) {
-        if let Some(start) = self.estates.runs.get(&node).copied() {
+        if let Some((start, _)) = self.estates.runs.get(&node).copied() {
             let wills = self.wills_of(node);
             self.estates.inherit(node, start, wills, lost, now);
+            self.estates.unlinked.insert(node);
         }
     }
 }
@@ -270,7 +331,20 @@ impl Store {
         if (node, start) == (origin.node, origin.start) {
             return self.exchange().settled(clients);
         }
-        self.here().estates.settle((node, start), clients);
+        let run = (node, start);
+        let mut here = self.here();
+        here.estates.settle(run, clients, Instant::now());
+        let is_linked = here.estates.is_linked(run);
+        drop(here);
+        // Who says so may have no link with it.
+        if is_linked {
+            self.tell_settled(node, start, clients.iter().cloned().collect());
+        }
+    }
+
+    /// Whether a node that is not known to be dead may have something to say of wills that was not heard.
+    pub fn waits_for_nodes(&self) -> bool {
+        self.here().estates.is_waiting(Instant::now())
     }
 
     /// Tells a node that is linked again whose wills were published while it was taken for dead.
@@ -294,8 +368,11 @@ impl Store {
     pub(crate) fn wills_of_dead(&self, node: NodeId, start: u64) {
         let lost = self.stamp();
         let mut here = self.here();
-        if here.estates.runs.get(&node) == Some(&start) {
+        if here.estates.is_linked((node, start)) {
             here.wills_unlinked(node, lost, Instant::now());
+        }
+        if !here.estates.runs.contains_key(&node) {
+            here.estates.unlinked.remove(&node);
         }
         if let Some(estate) = here.estates.left.get_mut(&(node, start)) {
             estate.dead = true;
@@ -312,7 +389,8 @@ impl Store {
         for (node, start, due) in &due {
             settled.entry((*node, *start)).or_default().push(due.client.clone());
         }
-        settled.iter().for_each(|(run, clients)| here.estates.settle(*run, clients));
+        let now = Instant::now();
+        settled.iter().for_each(|(run, clients)| here.estates.settle(*run, clients, now));
         drop(here);
         for ((node, start), clients) in settled {
             for part in clients.chunks(PART) {
@@ -348,7 +426,7 @@ mod tests {
     fn survivors(now: Instant) -> [Estates; 2] {
         [NodeId(2), NodeId(1)].map(|other| {
             let mut estates = Estates::default();
-            estates.runs.extend([(other, 1), (NODES[2], 7)]);
+            estates.runs.extend([(other, (1, now)), (NODES[2], (7, now))]);
             estates.inherit(NODES[2], 7, clients(), stamp(10), now);
             estates
         })
@@ -403,7 +481,7 @@ mod tests {
         assert_eq!((lost["c1"], lost["c2"]), (stamp(9), stamp(10)));
         // The same while nobody knows yet that the node is dead.
         let mut estates = Estates::default();
-        estates.runs.insert(NODES[2], 7);
+        estates.runs.insert(NODES[2], (7, now));
         estates.claim("slow", stamp(5), [NODES[2]]);
         estates.claim("c1", stamp(5), [NODES[2]]);
         estates.inherit(NODES[2], 7, clients(), stamp(10), now);
@@ -412,6 +490,38 @@ mod tests {
         let lost: BTreeMap<_, _> = due.into_iter().map(|(_, _, due)| (due.client, due.lost)).collect();
         assert_eq!((lost.get("slow"), lost["c1"], lost["c2"]), (None, stamp(5), stamp(10)));
         assert!(estates.claims.is_empty());
+    }
+
+    #[test]
+    fn that_a_will_was_published_is_told_on_every_link_for_a_while_and_known_who_loses_the_node_later() {
+        let now = Instant::now();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let run = (NODES[2], 7);
+        let settled: BTreeSet<Box<str>> = [Box::from("c1"), "c2".into()].into();
+        let clients: Vec<_> = settled.iter().cloned().collect();
+        // This one still has its link when it hears of it.
+        let mut estates = Estates::default();
+        estates.runs.insert(run.0, (run.1, now));
+        assert!(estates.is_waiting(now) && !estates.is_waiting(later(2)));
+        estates.settle(run, &clients, later(3));
+        estates.inherit(run.0, run.1, super::tests::clients(), stamp(10), later(4));
+        assert!(settled.iter().all(|client| !estates.left[&run].wills.contains_key(client)));
+        assert!(estates.left[&run].wills.contains_key("c3"));
+        // The first link is replaced, and what was put to it is lost.
+        let mut estates = Estates::default();
+        estates.settle(run, &clients, now);
+        for seconds in [1000, 1001, 1059] {
+            assert_eq!(estates.tell(run, later(seconds)), settled, "{seconds}");
+        }
+        estates.runs.insert(run.0, (run.1, later(1059)));
+        // A client that is back has another will; one that has none is done with.
+        estates.said(run.0, "c1", true);
+        estates.said(run.0, "c2", false);
+        assert_eq!(estates.tell(run, later(1059)), [Box::from("c1")].into());
+        // The node dies indeed, with that will.
+        estates.inherit(run.0, run.1, super::tests::clients(), stamp(10), later(1059));
+        assert!(estates.left[&run].wills.contains_key("c1"));
+        assert!(estates.tell(run, later(1060)).is_empty() && estates.settled.is_empty());
     }
 
     #[test]

@@ -24,7 +24,6 @@ use super::listener::Port;
 use super::mailbox::Mailbox;
 use super::samples::Samples;
 use super::transport::{Read, ReadError, Transport};
-use super::uplink::Uplink;
 use super::wills::Ending;
 use crate::limits::DRAIN_WITHIN;
 use crate::nodes;
@@ -328,7 +327,7 @@ impl Connection {
                 writer.disconnect(DisconnectReasonCode::QuotaExceeded, &what, out);
             }
         }
-        let Desk { client, session, mailbox, samples, will, mut uplink, .. } = self.desk;
+        let Desk { client, session, mailbox, samples, will, .. } = self.desk;
         let kept = Kept { memory: session.into_memory(), mailbox, samples };
         let hub = &self.port.hub;
         let left_over = match takeover {
@@ -353,23 +352,13 @@ impl Connection {
                 hub.forget(&client, &kept);
             }
         }
-        if let Some(will) = will.filter(|_| with_will) {
-            if Uplink::is_for_sensors(&will.message.topic) {
-                uplink.take(&will.message.topic, &will.message.payload);
-                let batches = uplink.batches();
-                if !batches.is_empty()
-                    && let Err(error) = self.port.store.append(batches).await
-                {
-                    tracing::warn!(%client, %error, "a will was not taken");
-                }
-                hub.drop_will(&client, self.token);
-            } else {
+        match will.filter(|_| with_will) {
+            Some(will) => {
                 let (token, heard) = (self.token, self.transport.heard);
                 let ending = Ending { token, session_ends: keep.is_zero(), elsewhere, heard };
-                hub.leave_will(&client, *will, ending);
+                hub.leave_will(&client, *will, ending).await;
             }
-        } else {
-            hub.drop_will(&client, self.token);
+            None => hub.drop_will(&client, self.token),
         }
         self.transport.close().await;
     }

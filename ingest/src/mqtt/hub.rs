@@ -22,7 +22,7 @@ use super::mailbox::{Mailbox, Message};
 use super::relays::{Relays, share_key};
 use super::samples::Samples;
 use super::session::Memory;
-use super::wills::{Pulse, Wills};
+use super::wills::{DueWill, Pulse, Wills};
 
 /// Most sessions kept for clients that are away; beyond, the one that would expire first ends.
 pub const MAX_AWAY: usize = 10_000;
@@ -151,10 +151,15 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     /// The hub of a node, which hears of those of other nodes until `stop`.
     pub fn start(store: Store, stop: CancellationToken) -> Arc<Self> {
-        let pulse = Mutex::new(Pulse::new(Instant::now()));
-        let hub = Arc::new(Self { store, inner: Mutex::default(), pulse, counters: Counters::default() });
+        let hub = Arc::new(Self::of(store));
         tokio::spawn(hub.clone().attend(stop));
         hub
+    }
+
+    /// A hub that hears of no others yet.
+    pub(super) fn of(store: Store) -> Self {
+        let pulse = Mutex::new(Pulse::new(Instant::now()));
+        Self { store, inner: Mutex::default(), pulse, counters: Counters::default() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -280,9 +285,17 @@ impl Hub {
         self.inner.lock().unsubscribe(&self.store, client, to)
     }
 
-    /// Ends sessions whose time is over and gives the wills that are due, with their clients. To be called about
-    /// once a second.
-    pub fn sweep(&self, now: Instant) {
+    /// Ends sessions whose time is over, and publishes the wills that are due. To be called about once a second.
+    pub async fn sweep(&self, now: Instant) {
+        let due = self.end_sessions(now);
+        for will in due {
+            self.publish_will(will).await;
+        }
+    }
+
+    /// Ends sessions whose time is over. Gives the wills that are due.
+    fn end_sessions(&self, now: Instant) -> Vec<DueWill> {
+        let waits_for_nodes = self.store.waits_for_nodes();
         let mut inner = self.inner.lock();
         let over: Vec<Arc<str>> = inner
             .clients
@@ -297,11 +310,7 @@ impl Hub {
             inner.end_away(&self.store, id);
             self.counters.sessions_ended.add(1);
         }
-        let due = inner.wills.due(now, &over);
-        drop(inner);
-        for (client, token, will, heard) in due {
-            self.publish_will(&client, token, will, heard);
-        }
+        inner.wills.due(now, &over, waits_for_nodes)
     }
 
     /// What became of messages between nodes.

@@ -70,8 +70,8 @@ pub async fn serve(
 ) {
     let port = Arc::new(Port { store, hub, advisor, settings, stop: stop.clone() });
     let mut connections = JoinSet::new();
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // By itself: a will may be a sample, which waits for room like any other.
+    let sweeping = tokio::spawn(sweep(port.clone()));
     loop {
         // All branches are cancel-safe.
         tokio::select! {
@@ -84,10 +84,10 @@ pub async fn serve(
                 }
             },
             Some(ended) = connections.join_next() => note(ended),
-            _ = sweep.tick() => port.hub.sweep(Instant::now()),
         }
     }
     drop(listener);
+    sweeping.abort();
     let farewell = async {
         while let Some(ended) = connections.join_next().await {
             note(ended);
@@ -95,6 +95,16 @@ pub async fn serve(
     };
     if timeout(FAREWELL, farewell).await.is_err() {
         tracing::warn!(left = connections.len(), "MQTT connections were cut off");
+    }
+}
+
+/// Sees to what is due, until it is aborted.
+async fn sweep(port: Arc<Port>) {
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        sweep.tick().await;
+        port.hub.sweep(Instant::now()).await;
     }
 }
 

@@ -148,7 +148,7 @@ impl Hub {
                 () = stop.cancelled() => return,
                 heard = self.store().hear_brokers() => match heard {
                     Heard::Filter(filter) => self.asked(&filter),
-                    Heard::Claimed(client, at) => self.take_away(&client, at),
+                    Heard::Claimed(client, at) => self.take_away(&client, at).await,
                     Heard::Posted(posted) => self.arrived(&posted),
                     Heard::Settled(client) => self.settled(&client),
                     Heard::Wills => look = Some(Instant::now()),

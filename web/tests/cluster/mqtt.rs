@@ -98,6 +98,25 @@ async fn reached(cluster: &Cluster, from: SocketAddr, topic: &str, subscribers: 
     }
 }
 
+/// Subscribes again and again until a node gives this message as the one that is retained on its topic.
+async fn has_retained(cluster: &Cluster, node: SocketAddr, line: &str) {
+    let topic = line.split(' ').next().unwrap();
+    let began = Instant::now();
+    loop {
+        let subscriber = Subscriber::start(node, &["-t", topic]);
+        let comes = cluster.eventually("what is retained", Duration::from_millis(500), async || {
+            if subscriber.got.lock().is_empty() { Err("nothing yet".to_owned()) } else { Ok(()) }
+        });
+        let came = comes.await.is_ok();
+        let got = subscriber.got.lock().clone();
+        if came && got == [line] {
+            return;
+        }
+        let late = began.elapsed() > GUARD;
+        assert!(!late, "{node} has retained {got:?}, not {line}\n{}", cluster.logs());
+    }
+}
+
 async fn eventually(cluster: &Cluster, what: &str, holds: impl Fn() -> bool) {
     let waited =
         cluster.eventually(what, GUARD, async || if holds() { Ok(()) } else { Err("not yet".to_owned()) });
@@ -239,14 +258,19 @@ async fn the_will_of_a_client_of_a_hung_node_comes_once_and_undoes_nothing() {
     reached(&cluster, nodes[1], "goes", &[&goes]).await;
     drop(goes);
     for node in &nodes[..] {
+        has_retained(&cluster, *node, "will/moves back").await;
         let late = Subscriber::start(*node, &["-t", "will/#"]);
-        eventually(&cluster, "its will", || has(&late, "will/goes gone") == 1).await;
-        eventually(&cluster, "what it said last", || has(&late, "will/moves back") == 1).await;
-        assert_eq!(has(&late, "will/moves gone"), 0);
+        let both = || has(&late, "will/goes gone") == 1 && has(&late, "will/moves back") > 0;
+        eventually(&cluster, "its will, and what the other said last", both).await;
+        let got = late.got.lock().clone();
+        let counts = (has(&late, "will/moves gone"), has(&late, "will/moves back"));
+        assert_eq!(counts, (0, 1), "{node} gave {got:?}\n{}", cluster.logs());
     }
-    for heir in &heirs {
+    for (heir, node) in heirs.iter().zip(&nodes[1..]) {
         eventually(&cluster, "the will of the other", || has(heir, "will/goes gone") == 1).await;
-        assert_eq!((has(heir, "will/moves gone"), has(heir, "will/moves back")), (1, 1));
+        let counts = (has(heir, "will/moves gone"), has(heir, "will/moves back"));
+        let got = heir.got.lock().clone();
+        assert_eq!(counts, (1, 1), "{node} gave {got:?}\n{}", cluster.logs());
     }
 }
 
