@@ -322,8 +322,8 @@ impl Group {
         self.open.lock().failed.clone()
     }
 
-    /// Blocks until it is time to commit.
-    pub(crate) fn wait(&self, pace: &mut Pace) -> Wake {
+    /// Blocks until it is time to commit: when something waits for that, or at `latest`.
+    pub(crate) fn wait(&self, pace: &mut Pace, latest: Option<Instant>) -> Wake {
         let mut open = self.open.lock();
         open.busy = false;
         open.rest = pace.rest();
@@ -331,7 +331,11 @@ impl Group {
             match open.since {
                 None if open.errand => break Wake::Work,
                 None if open.closing => break Wake::Closing,
-                None => self.work.wait(&mut open),
+                None => match latest {
+                    Some(latest) if Instant::now() >= latest => break Wake::Work,
+                    Some(latest) => drop(self.work.wait_until(&mut open, latest)),
+                    None => self.work.wait(&mut open),
+                },
                 Some(_) if open.closing || self.full.load(Ordering::Relaxed) => break Wake::Work,
                 Some(since) => {
                     let due = pace.due().max(since + self.window);

@@ -19,6 +19,7 @@ use crate::describe;
 use crate::disk::backend::Traffic;
 use crate::disk::checkpoint::Checkpointer;
 use crate::disk::commit::{CommitFigures, Committer, Shared};
+use crate::disk::journal::Journal;
 use crate::disk::recover;
 use crate::disk::tables::FILE;
 use crate::error::{AppendError, CLOSED, Failed, OpenError, Refusal};
@@ -183,28 +184,40 @@ impl Store {
     /// Opens, or makes, the store in `config.data`, and rebuilds the rings. Blocks on the disk.
     pub fn open(config: Config) -> Result<Self, OpenError> {
         let traffic = Arc::<Traffic>::default();
-        let database = recover::open(&config, &traffic)?;
-        Self::start(config, database, traffic)
+        let (database, journal) = recover::open(&config, &traffic)?;
+        Self::start(config, database, journal, traffic)
     }
 
-    /// Like [`Self::open`], on any storage: for tests that lose power.
-    pub fn open_on(config: Config, backend: impl StorageBackend) -> Result<Self, OpenError> {
+    /// Like [`Self::open`], with data file and journal on any storage: for tests that lose power.
+    pub fn open_on(
+        config: Config,
+        file: impl StorageBackend,
+        journal: impl StorageBackend,
+    ) -> Result<Self, OpenError> {
         let traffic = Arc::<Traffic>::default();
-        let database = recover::open_on(Path::new("storage"), backend, &traffic)?;
-        Self::start(config, database, traffic)
+        let path = Path::new("storage");
+        let database = recover::open_on(path, file, &traffic)?;
+        let journal = recover::journal_on(path, journal, &traffic)?;
+        Self::start(config, database, journal, traffic)
     }
 
-    fn start(config: Config, database: Database, traffic: Arc<Traffic>) -> Result<Self, OpenError> {
+    fn start(
+        config: Config,
+        database: Database,
+        mut journal: Journal,
+        traffic: Arc<Traffic>,
+    ) -> Result<Self, OpenError> {
         let path = config.data.join(FILE);
         let memory = Arc::new(Memory::new(&config));
         let began = Instant::now();
-        let recovered = recover::load(&database, &path, &config, &memory)?;
+        let recovered = recover::load(&database, &mut journal, &path, &config, &memory)?;
         let origin = Origin { node: recovered.node, start: rand::random() };
         let clock = Clock::new(origin);
         clock.raise(recovered.stamp);
         tracing::info!(
             samples = recovered.samples, log_bytes = recovered.log.bytes, took = ?began.elapsed(), "store recovered"
         );
+        let (errand_in, errands) = sync_channel(1);
         let replica = Replica::new(origin, config.copies, recovered.versions, config.expects_peers);
         let shared = Arc::new(Shared {
             origin,
@@ -213,6 +226,8 @@ impl Store {
             waiting: Waiting::default(),
             sealed: Mutex::default(),
             log: Mutex::new(recovered.log),
+            owed: AtomicBool::new(false),
+            errands: errand_in,
             trimming: AtomicBool::new(false),
             tail: Tail::default(),
             replica: Mutex::new(replica),
@@ -220,15 +235,19 @@ impl Store {
             figures: CommitFigures::default(),
             log_budget: config.log_budget,
         });
-        let (errand_in, errands) = sync_channel(1);
         let (job_in, jobs) = channel();
         shared.post.set_checkpointer(Some(job_in.clone()));
         let database = Arc::new(database);
         let sealer = Sealer(shared.clone());
-        let committer =
-            Committer { database: database.clone(), shared: shared.clone(), errands, jobs: job_in };
-        let checkpointer =
-            Checkpointer { memory: memory.clone(), shared: shared.clone(), errands: errand_in, jobs };
+        let committer = Committer {
+            database: database.clone(),
+            shared: shared.clone(),
+            errands,
+            journal,
+            owed: Vec::new(),
+            jobs: job_in,
+        };
+        let checkpointer = Checkpointer { memory: memory.clone(), shared: shared.clone(), jobs };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
             spawned.map_err(|source| OpenError::Io { path: path.clone(), source })

@@ -18,26 +18,36 @@ use store::{
 /// What tears: writes of less survive whole or not at all.
 const SECTOR: usize = 512;
 
-/// A disk with a volatile cache.
+/// A machine with the data file and the journal on a disk that has a volatile cache.
 #[derive(Debug)]
-struct Disk {
-    /// What is durable.
-    synced: Vec<u8>,
-    /// What the program reads.
-    seen: Vec<u8>,
-    /// Writes since the last sync, and the length then.
-    unsynced: Vec<(u64, Vec<u8>)>,
+struct Machine {
+    files: [Content; 2],
     /// Operations until the power goes; `None` when it stays.
     fuse: Option<u32>,
     dead: bool,
 }
 
-#[derive(Debug, Clone)]
-struct Storage(Arc<Mutex<Disk>>);
+#[derive(Debug, Default)]
+struct Content {
+    /// What is durable.
+    synced: Vec<u8>,
+    /// What the program reads.
+    seen: Vec<u8>,
+    /// Writes since the last sync.
+    unsynced: Vec<(u64, Vec<u8>)>,
+}
 
-impl Disk {
-    fn new(content: Vec<u8>, fuse: Option<u32>) -> Self {
-        Self { seen: content.clone(), synced: content, unsynced: Vec::new(), fuse, dead: false }
+/// One of its files.
+#[derive(Debug, Clone)]
+struct Storage {
+    machine: Arc<Mutex<Machine>>,
+    file: usize,
+}
+
+impl Machine {
+    fn new(files: [Vec<u8>; 2]) -> Self {
+        let files = files.map(|found| Content { seen: found.clone(), synced: found, unsynced: Vec::new() });
+        Self { files, fuse: None, dead: false }
     }
 
     /// Counts an operation; an error once the power is gone.
@@ -49,7 +59,9 @@ impl Disk {
         }
         if self.dead { Err(io::Error::other("the power is gone")) } else { Ok(()) }
     }
+}
 
+impl Content {
     /// What a restart finds: what was synced, and of the rest a random choice of sectors in random order.
     fn after_power_loss(&self, random: &mut StdRng) -> Vec<u8> {
         let mut found = self.synced.clone();
@@ -78,44 +90,52 @@ impl Disk {
 
 impl StorageBackend for Storage {
     fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.0.lock().seen.len() as u64)
+        Ok(self.machine.lock().files[self.file].seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let disk = self.0.lock();
+        let machine = self.machine.lock();
         let from = offset as usize;
-        let bytes = disk.seen.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes =
+            machine.files[self.file].seen.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        let mut disk = self.0.lock();
-        disk.step()?;
-        disk.seen.resize(len as usize, 0);
+        let mut machine = self.machine.lock();
+        machine.step()?;
+        let file = &mut machine.files[self.file];
+        file.seen.resize(len as usize, 0);
         // A journalling file system has the length after the next sync at the latest; the strictest is at once for
         // growth, since redb syncs before it relies on it.
-        if disk.synced.len() < len as usize {
-            disk.synced.resize(len as usize, 0);
+        if file.synced.len() < len as usize {
+            file.synced.resize(len as usize, 0);
         }
         Ok(())
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        let mut disk = self.0.lock();
-        disk.step()?;
-        let disk = &mut *disk;
-        disk.synced.clone_from(&disk.seen);
-        disk.unsynced.clear();
+        let mut machine = self.machine.lock();
+        machine.step()?;
+        let file = &mut machine.files[self.file];
+        // Not the whole file: it is synced at each commit.
+        file.synced.resize(file.seen.len(), 0);
+        for (offset, bytes) in file.unsynced.drain(..) {
+            let from = offset as usize;
+            let upto = (from + bytes.len()).min(file.synced.len());
+            file.synced[from..upto].copy_from_slice(&bytes[..upto - from]);
+        }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let mut disk = self.0.lock();
-        disk.step()?;
+        let mut machine = self.machine.lock();
+        machine.step()?;
+        let file = &mut machine.files[self.file];
         let from = offset as usize;
-        disk.seen.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
-        disk.unsynced.push((offset, data.to_vec()));
+        file.seen.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
+        file.unsynced.push((offset, data.to_vec()));
         Ok(())
     }
 
@@ -142,18 +162,19 @@ fn config() -> Config {
 
 async fn run(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut content = Vec::new();
+    let mut content = [Vec::new(), Vec::new()];
     let mut sent = Sent::default();
     let mut next = [0i64; SERIES];
     for life in 0..4 {
         let fuse = (life < 3).then(|| random.random_range(40..2500));
-        let disk = Storage(Arc::new(Mutex::new(Disk::new(content.clone(), None))));
-        let store = match Store::open_on(config(), disk.clone()) {
+        let machine = Arc::new(Mutex::new(Machine::new(content.clone())));
+        let [file, journal] = [0, 1].map(|file| Storage { machine: machine.clone(), file });
+        let store = match Store::open_on(config(), file, journal) {
             Ok(store) => store,
             Err(error) => panic!("seed {seed}, life {life}: does not open: {error}"),
         };
         check(&store, &sent, seed, life);
-        disk.0.lock().fuse = fuse;
+        machine.lock().fuse = fuse;
         let mut tickets: Vec<(Ticket, Vec<(usize, i64)>)> = Vec::new();
         for _ in 0..60 {
             let Some(appended) = append(&store, &mut random, &mut next, &mut sent).await else { break };
@@ -170,10 +191,10 @@ async fn run(seed: u64) {
                 sent.acknowledged.extend(samples);
             }
         }
-        disk.0.lock().dead = true;
+        machine.lock().dead = true;
         store.close().await;
         drop(store);
-        content = disk.0.lock().after_power_loss(&mut random);
+        content = machine.lock().files.each_ref().map(|file| file.after_power_loss(&mut random));
     }
 }
 

@@ -11,10 +11,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
 
 use super::chunks::{self, CHUNK_SAMPLES, Span};
-use super::commit::{Errand, Shared};
+use super::commit::{Ended, Errand, Shared};
 use super::tables::{chunk_key, room_key, series_key, topic_key};
 use crate::codec::{put_text, seal};
 use crate::memory::Memory;
@@ -43,12 +43,8 @@ pub(crate) enum Job {
 pub(crate) struct Checkpointer {
     pub memory: Arc<Memory>,
     pub shared: Arc<Shared>,
-    pub errands: SyncSender<(Errand, SyncSender<()>)>,
     pub jobs: Receiver<Job>,
 }
-
-/// The committer has ended.
-struct Ended;
 
 impl Checkpointer {
     /// Runs until the committer ends.
@@ -153,10 +149,7 @@ impl Checkpointer {
         // Blocks of a peer are in rings a moment before they are in the group, under this lock: what was read above is in
         // the group now, so the chunks are committed with its frame or behind it, never ahead.
         drop(self.shared.replica.lock());
-        let (done, committed) = sync_channel(1);
-        self.errands.send((errand, done)).map_err(|_| Ended)?;
-        self.shared.group.errand();
-        committed.recv().map_err(|_| Ended)
+        self.shared.send(errand)
     }
 }
 

@@ -1,20 +1,22 @@
 //! The committer: the one thread that writes. It seals what has gathered, commits it together with the frames that were
 //! sealed since the last commit, and goes on.
 //!
-//! A commit starts when work exists and none is running; the next group forms meanwhile. What the checkpointer has
-//! prepared rides in the same transactions. Invariants: what is told to [`Replica::committed`] was durable before
-//! (`commit` returned with `Durability::Immediate`); after a failed commit nothing is ever acknowledged again.
+//! A commit starts when work exists and none is running; the next group forms meanwhile. A small one goes to the journal,
+//! and into the database with a later one. What the checkpointer has prepared rides in transactions of the database, behind
+//! all that the journal has. Invariants: what is told to [`Replica::committed`] was durable before (the journal was synced, or
+//! `commit` returned with `Durability::Immediate`); after a failed commit nothing is ever acknowledged again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, sync_channel};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use redb::{Database, ReadableTable};
 
 use super::checkpoint::Job;
+use super::journal::{Frames, Journal, Record};
 use super::tables::{
     CHUNKS, ChunkKey, DESCRIPTORS, FOLDED, FORMAT, LOG, LOG_BEFORE, LogKey, META, OWN, SERIES, VERSIONS,
 };
@@ -51,6 +53,13 @@ impl Errand {
         chunks + self.descriptors.iter().map(|descriptor| descriptor.1.len()).sum::<usize>()
     }
 }
+
+/// An errand, and whom to tell that it is committed.
+pub(crate) type Sent = (Errand, SyncSender<()>);
+
+/// The committer has ended.
+#[derive(Debug)]
+pub(crate) struct Ended;
 
 /// The frames that the log holds, oldest first.
 #[derive(Debug, Default)]
@@ -99,6 +108,9 @@ pub(crate) struct Shared {
     /// What waits for a commit, in order; locked while a frame is sealed. Lock order: before everything else here.
     pub sealed: Mutex<Vec<Sealed>>,
     pub log: Mutex<LogIndex>,
+    /// The journal has frames that the database lacks.
+    pub owed: AtomicBool,
+    pub errands: SyncSender<Sent>,
     /// The checkpointer was told that the log is over its budget.
     pub trimming: AtomicBool,
     pub tail: Tail,
@@ -110,6 +122,22 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Hands an errand over and waits until it is committed.
+    pub(crate) fn send(&self, errand: Errand) -> Result<(), Ended> {
+        let (done, committed) = sync_channel(1);
+        self.errands.send((errand, done)).map_err(|_| Ended)?;
+        self.group.errand();
+        committed.recv().map_err(|_| Ended)
+    }
+
+    /// Waits until the database has all that is durable: whoever reads there what this node said that it holds. A store that
+    /// ends has it as it ends.
+    pub(crate) fn settle(&self) {
+        if self.owed.load(Relaxed) {
+            let _ = self.send(Errand::default());
+        }
+    }
+
     /// Stops everything that waits for a commit.
     pub(crate) fn fail(&self, failed: &Failed) {
         self.group.fail(failed);
@@ -121,7 +149,10 @@ impl Shared {
 pub(crate) struct Committer {
     pub database: Arc<Database>,
     pub shared: Arc<Shared>,
-    pub errands: Receiver<(Errand, SyncSender<()>)>,
+    pub errands: Receiver<Sent>,
+    pub journal: Journal,
+    /// What the journal has and the database lacks.
+    pub owed: Vec<Sealed>,
     /// To tell the checkpointer that the log is over its budget.
     pub jobs: Sender<Job>,
 }
@@ -138,23 +169,26 @@ impl Committer {
         }
     }
 
-    fn commits(self) {
+    fn commits(mut self) {
         let mut pace = Pace::new();
-        while self.shared.group.wait(&mut pace) == Wake::Work {
+        loop {
+            let wake = self.shared.group.wait(&mut pace, self.journal.due());
+            if wake == Wake::Closing && self.owed.is_empty() {
+                break;
+            }
             let (errand, done) = match self.errands.try_recv() {
-                Ok((errand, done)) => (errand, Some(done)),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => (Errand::default(), None),
+                Ok((errand, done)) => (Some(errand), Some(done)),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => (None, None),
             };
             let sealed = self.shared.seal_last();
-            let Some(number) = sealed.last().map(|sealed| sealed.number) else { continue };
             let bytes = sealed.iter().map(|sealed| sealed.bytes).sum();
             let own = sealed.iter().rev().find(|sealed| sealed.frame.is_some()).map(|sealed| sealed.number);
             let marks: Vec<_> = sealed.iter().flat_map(|sealed| &sealed.marks).copied().collect();
             self.shared.group.shrink(bytes);
             let started = Instant::now();
             pace.spend(bytes);
-            match self.commit(number, &sealed, &errand, &marks) {
-                Ok(()) => {
+            match self.commit(sealed, errand, &marks, wake == Wake::Closing) {
+                Ok(number) => {
                     self.shared.figures.nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
                     self.shared.figures.commits.fetch_add(1, Relaxed);
                     self.shared.figures.durable_frame.store(number, Relaxed);
@@ -168,7 +202,7 @@ impl Committer {
                 }
             }
             if let Some(done) = done {
-                // The checkpointer may have ended; then nobody waits.
+                // Whoever sent the errand may have ended; then nobody waits.
                 let _ = done.try_send(());
             }
             let log_bytes = self.shared.log.lock().bytes;
@@ -181,20 +215,55 @@ impl Committer {
         self.shared.fail(&Failed(CLOSED.into()));
     }
 
+    /// Makes what was sealed durable: in the journal, or in the database together with all that the journal has. Gives the
+    /// number of the last seal.
     fn commit(
+        &mut self,
+        sealed: Vec<Sealed>,
+        errand: Option<Errand>,
+        marks: &[Mark],
+        closing: bool,
+    ) -> Result<u64, redb::Error> {
+        let number = sealed.last().map_or(0, |sealed| sealed.number);
+        let frames: Vec<_> = sealed.iter().flat_map(Sealed::records).collect();
+        let shared = self.shared.clone();
+        let due = closing || self.journal.due().is_some_and(|due| due <= Instant::now());
+        let noted = errand.is_none() && !due && self.journal.append(&frames)?;
+        let errand = errand.unwrap_or_default();
+        if !noted {
+            let owed: Vec<_> = self.owed.iter().flat_map(Sealed::records).collect();
+            self.transact(number, &[owed.as_slice(), frames.as_slice()], &errand, marks)?;
+            self.journal.moved(frames.last().map(|(key, _)| key.0));
+        }
+        {
+            let mut log = shared.log.lock();
+            frames.iter().for_each(|(key, frame)| log.push(*key, frame.len() as u64));
+            errand.trim.iter().for_each(|key| log.trim(*key));
+        }
+        let own = sealed.iter().filter(|sealed| sealed.frame.is_some()).count();
+        shared.figures.frames.fetch_add(own as u64, Relaxed);
+        if noted {
+            self.owed.extend(sealed);
+        } else {
+            self.owed.clear();
+        }
+        shared.owed.store(noted && self.journal.due().is_some(), Relaxed);
+        Ok(number)
+    }
+
+    fn transact(
         &self,
         number: u64,
-        sealed: &[Sealed],
+        frames: &[&Frames<'_>],
         errand: &Errand,
         marks: &[Mark],
     ) -> Result<(), redb::Error> {
         let shared = &self.shared;
         // redb's default durability is `Immediate`: commit returns after the sync.
         let transaction = self.database.begin_write()?;
-        let logged: Vec<(LogKey, &[u8])> = sealed.iter().flat_map(Sealed::records).collect();
         {
             let mut log = transaction.open_table(LOG)?;
-            for (key, frame) in &logged {
+            for (key, frame) in frames.iter().copied().flatten() {
                 log.insert(key, frame)?;
             }
             for key in &errand.trim {
@@ -251,23 +320,32 @@ impl Committer {
             transaction.open_table(META)?.insert("commit", number)?;
         }
         transaction.commit()?;
-        let mut log = shared.log.lock();
-        for (key, frame) in &logged {
-            log.push(*key, frame.len() as u64);
-        }
-        errand.trim.iter().for_each(|key| log.trim(*key));
-        let frames = sealed.iter().filter(|sealed| sealed.frame.is_some()).count();
-        shared.figures.frames.fetch_add(frames as u64, Relaxed);
         Ok(())
     }
 }
 
+/// Puts the records of the journal into the log, where they belong, and gives the journal's run another number: what it
+/// holds is of no use from here on.
+pub(crate) fn take_in(database: &Database, records: &[Record], run: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut log = transaction.open_table(LOG)?;
+        for (key, frame) in records.iter().flat_map(|record| &record.frames) {
+            log.insert(key, frame.as_slice())?;
+        }
+        transaction.open_table(META)?.insert("run", run)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
 /// Gives a new file its format and its node id.
-pub(crate) fn initialise(database: &Database) -> Result<NodeId, redb::Error> {
+pub(crate) fn initialise(database: &Database, run: u64) -> Result<NodeId, redb::Error> {
     let node = NodeId(rand::random());
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
+        meta.insert("run", run)?;
         meta.insert("format", FORMAT)?;
         meta.insert("node", node.0)?;
         meta.insert("partitions", u64::from(PARTITIONS))?;

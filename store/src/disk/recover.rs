@@ -16,7 +16,8 @@ use redb::{
 
 use super::backend::{Counted, Traffic};
 use super::chunks::{self, Span};
-use super::commit::{LogIndex, initialise, upgrade};
+use super::commit::{self, LogIndex, initialise, upgrade};
+use super::journal::{self, Journal};
 use super::tables::{CHUNKS, DESCRIPTORS, FILE, FORMAT, FORMATS_BEFORE, LOG, META, OWN, SERIES, is_whole};
 use super::tally::Tally;
 use crate::codec::{Malformed, Reader, unseal};
@@ -50,15 +51,33 @@ pub(crate) struct Recovered {
     pub samples: u64,
 }
 
-/// Opens the data file in `config.data`, making both when they are missing.
-pub(crate) fn open(config: &Config, traffic: &Arc<Traffic>) -> Result<Database, OpenError> {
+/// Opens data file and journal in `config.data`, making what is missing.
+pub(crate) fn open(config: &Config, traffic: &Arc<Traffic>) -> Result<(Database, Journal), OpenError> {
     let path = config.data.join(FILE);
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    std::fs::create_dir_all(&config.data).map_err(io)?;
-    let file: File =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-    let backend = FileBackend::new(file).map_err(|error| open_error(&path, error))?;
-    open_on(&path, backend, traffic)
+    std::fs::create_dir_all(&config.data).map_err(|source| OpenError::Io { path: path.clone(), source })?;
+    let database = open_on(&path, file(&path)?, traffic)?;
+    let path = config.data.join(journal::FILE);
+    let journal = journal_on(&path, file(&path)?, traffic)?;
+    // That the files are there is durable before anything in them.
+    let directory = File::open(&config.data).and_then(|directory| directory.sync_all());
+    directory.map_err(|source| OpenError::Io { path: config.data.clone(), source })?;
+    Ok((database, journal))
+}
+
+fn file(path: &Path) -> Result<FileBackend, OpenError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    FileBackend::new(file).map_err(|error| open_error(path, error))
+}
+
+/// Opens a journal on any storage.
+pub(crate) fn journal_on(
+    path: &Path,
+    backend: impl StorageBackend,
+    traffic: &Arc<Traffic>,
+) -> Result<Journal, OpenError> {
+    let journal = Journal::open(Box::new(Counted::new(backend, traffic.clone())));
+    journal.map_err(|source| OpenError::Io { path: path.to_owned(), source })
 }
 
 /// Opens a database on any storage, and checks all of it: a damaged page is better found now than by a commit.
@@ -114,21 +133,27 @@ fn tells_damage(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
 }
 
-/// Reads a file into `memory`. A new file gets its node id here.
+/// Reads a file into `memory`, with what the journal has behind it. A new file gets its node id here.
 pub(crate) fn load(
     database: &Database,
+    journal: &mut Journal,
     path: &Path,
     config: &Config,
     memory: &Memory,
 ) -> Result<Recovered, OpenError> {
     let reader = Loader { database, path, config, memory };
     guarded(path, || {
+        let run = rand::random();
         let Some(node) = reader.meta()? else {
-            let node = initialise(database).map_err(|error| reader.database_error(error))?;
+            let node = initialise(database, run).map_err(|error| reader.database_error(error))?;
+            journal.begin(run, 0);
             let (log, versions) = (LogIndex::default(), VersionVector::default());
             return Ok(Recovered { node, log, versions, commit: 0, stamp: 0, samples: 0 });
         };
-        reader.load(node)
+        reader.take_in(journal, run)?;
+        let recovered = reader.load(node)?;
+        journal.begin(run, recovered.commit);
+        Ok(recovered)
     })
 }
 
@@ -193,6 +218,27 @@ impl Loader<'_> {
             return Err(self.damaged("it has another number of partitions than 1024".into()));
         }
         get("node").map(|node| Some(NodeId(node)))
+    }
+
+    /// Moves what the journal has into the log. What it holds from here on is of run `run`.
+    fn take_in(&self, journal: &Journal, run: u64) -> Result<(), OpenError> {
+        let transaction = self.read()?;
+        let meta = self.table(&transaction, META)?;
+        let before =
+            meta.map(|meta| meta.get("run")).transpose().map_err(|error| self.database_error(error))?;
+        let mut last = self.trimmed(&transaction)?;
+        if let Some(log) = self.table(&transaction, LOG)? {
+            let newest = log.last().map_err(|error| self.database_error(error))?;
+            last = last.max(newest.map_or(0, |(key, _)| key.value().0));
+        }
+        let path = || self.path.with_file_name(journal::FILE);
+        let mut records = Vec::new();
+        if let Some(before) = before.flatten() {
+            let read = journal.read(before.value(), last);
+            let read = read.map_err(|source| OpenError::Io { path: path(), source })?;
+            records = read.map_err(|gap| OpenError::Corrupt { path: path(), what: gap.to_string() })?;
+        }
+        commit::take_in(self.database, &records, run).map_err(|error| self.database_error(error))
     }
 
     fn load(&self, node: NodeId) -> Result<Recovered, OpenError> {

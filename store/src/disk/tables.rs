@@ -16,7 +16,8 @@ pub(crate) const FORMATS_BEFORE: [u64; 2] = [1, 2];
 /// Name of the file in the data directory.
 pub(crate) const FILE: &str = "sensorium.redb";
 
-/// Settings of the file: `format`, `node`, `partitions`; `commit`: the last one whose frames were trimmed.
+/// Settings of the file: `format`, `node`, `partitions`; `commit`: the last one whose frames were trimmed; `run`: whose
+/// records of the journal go on where the log ends.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 /// (commit, place) → frame. An own frame has the number of its commit and stands first; behind it stand the frames of
 /// others that were taken since the commit before.

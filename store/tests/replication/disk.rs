@@ -12,7 +12,7 @@ use redb::{BackendError, StorageBackend};
 
 use super::*;
 
-/// A disk whose syncs can be held up.
+/// A file on a disk whose syncs can be held up.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     content: Arc<InMemoryBackend>,
@@ -20,6 +20,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// Another file on it.
+    pub(super) fn another(&self) -> Self {
+        Self { content: Arc::default(), held: self.held.clone() }
+    }
+
     /// Syncs wait as long as the guard is there.
     fn hold(&self) -> Hold {
         *self.held.0.lock().unwrap() = true;

@@ -62,7 +62,7 @@ async fn start_on(name: &str, options: Options, data: tempfile::TempDir) -> Node
     config.expects_peers = seed.is_some();
     (config.log_budget, config.copies) = (log_budget, copies);
     let store = match disk {
-        Some(disk) => Store::open_on(config, disk),
+        Some(disk) => Store::open_on(config, disk.another(), disk),
         None => Store::open(config),
     };
     let store = store.unwrap();

@@ -44,6 +44,7 @@ impl Inner {
     }
 
     fn answer(&self, database: &redb::Database, effect: Effect) {
+        self.store.shared().settle();
         let post = &self.store.shared().post;
         let outcome = match effect {
             Effect::Serve { to, origin, blocks } => {
