@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Commits of a few samples each are this far apart under steady load.
-const PACE: Duration = Duration::from_micros(1500);
+const PACE: Duration = Duration::from_millis(1);
 /// Commits of [`PACE_FULL_BYTES`] are this far apart: each costs a sync and some 30 KiB of database pages beside the
 /// samples, so many small ones would wear a disk out for nothing.
 const PACE_FULL: Duration = Duration::from_millis(5);
@@ -11,7 +11,7 @@ const PACE_FULL: Duration = Duration::from_millis(5);
 /// nodes than they save time.
 const SEALS: u32 = 3;
 /// What half a million samples a second bring in [`PACE_FULL`].
-const PACE_FULL_BYTES: f64 = 48.0 * 1024.0;
+const PACE_FULL_BYTES: f64 = 24.0 * 1024.0;
 /// Commits that may go unpaced after a rest, so that a lone device is answered at once.
 const BURST: u32 = 32;
 
