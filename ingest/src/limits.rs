@@ -1,4 +1,5 @@
-//! Every bound of ingest, with what happens at it.
+//! Every bound of ingest, with what happens at it. How long names are is the store's ([`store::MAX_LABEL_CHARS`] for
+//! sensors, channels and units; beyond, `text_too_long`).
 
 use std::time::Duration;
 
@@ -10,8 +11,6 @@ pub const MAX_READ_BYTES: usize = 4 << 20;
 pub const MAX_SAMPLES: usize = 10_000;
 /// How far ahead of this node's clock a sample may be, in microseconds; beyond, `time_in_future`.
 pub const MAX_AHEAD_US: i64 = 60_000_000;
-/// Longest name of a sensor or channel, or unit, in characters; beyond, `text_too_long`.
-pub const MAX_NAME_CHARS: usize = 200;
 /// Most attributes of a `hello`; beyond, `malformed`.
 pub const MAX_ATTRIBUTES: usize = 256;
 /// Frames of a connection that may wait for the disk; then it is not read until one is kept.

@@ -1,11 +1,12 @@
 //! Whether what was read may be taken: samples as stated, and descriptions.
 
 use store::{
-    Attribute, AttributeDescription, Description, Kind, MAX_CHANNELS, MAX_TEXT_BYTES, SampleTime, SensorId,
+    Attribute, AttributeDescription, Description, Kind, MAX_CHANNELS, MAX_LABEL_CHARS, MAX_TEXT_BYTES,
+    SampleTime, SensorId,
 };
 
 use crate::error::Refused;
-use crate::limits::{MAX_AHEAD_US, MAX_ATTRIBUTES, MAX_NAME_CHARS, MAX_SAMPLES};
+use crate::limits::{MAX_AHEAD_US, MAX_ATTRIBUTES, MAX_SAMPLES};
 use crate::wire::message;
 use crate::wire::rows::{Rows, StatedValue};
 
@@ -97,8 +98,8 @@ fn attribute(name: &str, asked: &message::Attribute) -> Result<(Attribute, Attri
 
 fn short(text: &str) -> Result<String, Refused> {
     match text.chars().count() {
-        count if count > MAX_NAME_CHARS => {
-            let what = format!("a name or unit has {count} characters; at most {MAX_NAME_CHARS} are taken");
+        count if count > MAX_LABEL_CHARS => {
+            let what = format!("a name or unit has {count} characters; at most {MAX_LABEL_CHARS} are taken");
             Err(Refused::new("text_too_long", what))
         }
         _ => Ok(text.to_owned()),

@@ -1,7 +1,7 @@
 //! Devices over WebSocket against a real store: what is acknowledged is kept, and bad input costs its sender alone.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use ingest::advisor::Advisor;
@@ -144,6 +144,15 @@ impl Device {
                 return said["attention"].as_str().expect("a level").to_owned();
             }
         }
+    }
+
+    /// The next attention that it did not know is this one. It is told the same again when the node's load is another.
+    async fn is_advised(&mut self, knew: &str, level: &str) {
+        let mut told = self.hear_advice().await;
+        while told == knew {
+            told = self.hear_advice().await;
+        }
+        assert_eq!(told, level);
     }
 
     async fn hear_any(&mut self) -> Value {
@@ -343,13 +352,12 @@ async fn a_frame_that_is_too_large_closes_the_connection() {
 
 #[tokio::test]
 async fn silence_ends_a_connection_before_hello_after_it_and_within_a_frame() {
-    let node = Node::with(|settings| {
-        settings.hello_within = Duration::from_millis(200);
-        settings.silence = Duration::from_millis(400);
-    })
-    .await;
+    let node = Node::with(|settings| settings.hello_within = Duration::from_millis(200)).await;
     let mut mute = Device::connect(node.address, false).await;
     assert_eq!(mute.hear_close().await, 1000);
+    drop(mute);
+    node.has_connections(0).await;
+    let node = Node::with(|settings| settings.silence = Duration::from_millis(400)).await;
     let mut silent = node.device("s").await;
     assert_eq!(silent.hear_close().await, 1000);
     // Half a frame: its header promises 100 bytes, 10 come.
@@ -357,7 +365,7 @@ async fn silence_ends_a_connection_before_hello_after_it_and_within_a_frame() {
     let MaybeTlsStream::Plain(stream) = half.socket.get_mut() else { panic!("plain TCP") };
     stream.write_all(&[0x81, 0xe4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).await.expect("it is sent");
     assert_eq!(half.hear_close().await, 1000);
-    drop((mute, silent, half));
+    drop((silent, half));
     node.has_connections(0).await;
 }
 
@@ -411,23 +419,52 @@ async fn a_device_is_advised_by_the_closest_watched_of_its_sensors() {
     let node = Node::start().await;
     let sensor = |name: &str| vec![SensorId::new(name).expect("an id")];
     let mut device = node.device("gateway").await;
-    assert_eq!(device.hear_advice().await, "none", "it is told from the start");
+    // It is told from the start.
+    device.is_advised("", "none").await;
     let low = node.store.attend(sensor("gateway"), Level::Low);
-    assert_eq!(device.hear_advice().await, "low");
+    device.is_advised("none", "low").await;
     // A gateway speaks for others too, from when it does.
     let medium = node.store.attend(sensor("strap-7"), Level::Medium);
     device
         .say(json!({"type": "samples", "seq": 1, "sensor": "strap-7", "attribute": "a", "ts": 1, "values": [1]}))
         .await;
-    assert_eq!(device.hear_advice().await, "medium");
+    device.is_advised("low", "medium").await;
     let high = node.store.attend(sensor("strap-7"), Level::High);
-    assert_eq!(device.hear_advice().await, "high");
+    device.is_advised("medium", "high").await;
     // Another device is told of its own sensors alone; the one that comes back is told anew.
     let mut other = node.device("other").await;
     assert_eq!(other.hear_advice().await, "none");
     drop((low, medium, high));
     let mut again = node.device("strap-7").await;
     assert_eq!(again.hear_advice().await, "high", "who looked away may look back");
+}
+
+/// On this one thread the node runs too: as long as it is busy here, the node is late for all that it has to do.
+#[tokio::test]
+async fn a_node_under_load_asks_its_devices_for_larger_batches() {
+    let node = Node::start().await;
+    let mut device = node.device("s").await;
+    device.is_advised("", "none").await;
+    let _gaze = node.store.attend(vec![SensorId::new("s").expect("an id")], Level::Medium);
+    device.is_advised("none", "medium").await;
+    let loaded = async {
+        loop {
+            let busy = Instant::now();
+            while busy.elapsed() < Duration::from_millis(700) {
+                std::hint::spin_loop();
+            }
+            // Cancel-safe: it waits for a message.
+            let Ok(said) = timeout(Duration::from_millis(20), device.hear_any()).await else { continue };
+            if said["type"] == "advice" && said["window_ms"] != 500 {
+                break said;
+            }
+        }
+    };
+    let advice = timeout(GUARD, loaded).await.expect("it notices that it is late");
+    let told = (advice["window_ms"].as_u64(), advice["max_samples"].as_u64());
+    let (window, samples) = (told.0.expect("a time"), told.1.expect("a number"));
+    assert!([(750, 8), (1500, 15), (2500, 25)].contains(&(window, samples)), "{advice}");
+    assert_eq!((&advice["attention"], &advice["paused"]), (&json!("medium"), &json!(false)));
 }
 
 /// A device is told at once that the node goes, and gets the acknowledgement of what it sent before, though its commit

@@ -15,7 +15,6 @@ use redb::{Database, StorageBackend};
 use crate::clock::{Clock, Stamp};
 use crate::config::Config;
 use crate::conflict::conform;
-use crate::describe;
 use crate::disk::backend::Traffic;
 use crate::disk::checkpoint::Checkpointer;
 use crate::disk::commit::{CommitFigures, Committer, Shared};
@@ -34,7 +33,7 @@ use crate::model::ids::{Attribute, NodeId, NodeName, Origin, SensorId};
 use crate::model::time::SampleTime;
 use crate::model::value::{Shape, Values};
 use crate::post::Post;
-use crate::registry::{AttributeDescription, Description, SensorOperation};
+use crate::registry::AttributeDescription;
 use crate::replica::frame::RunWriter;
 use crate::replica::state::Replica;
 use crate::ring::{Joined, Ring, Samples, Stamps};
@@ -281,59 +280,6 @@ impl Store {
         &self.0.node
     }
 
-    /// Sets what `description` says and nobody said before; `keep` is raised. Durable with the next frame.
-    pub fn describe(&self, sensor: &SensorId, description: &Description) -> Result<(), Refusal> {
-        let memory = &self.0.memory;
-        let Some(description) = describe::what_is_new(memory, sensor, description)? else { return Ok(()) };
-        // The memory is asked for before anything changes.
-        for (attribute, asked) in &description.attributes {
-            let found = memory.find_or_make(sensor, attribute, None, asked)?;
-            if asked.keep.is_some() || asked.rate_hz.is_some() {
-                let state = found.series.lock();
-                let keep = crate::series::keep_of(
-                    &self.0.config,
-                    state.kind,
-                    asked.keep.unwrap_or(0).max(state.keeps.greatest()),
-                    asked.rate_hz.or(state.rate_hz.val),
-                );
-                let shape = state.ring.shape();
-                drop(state);
-                memory.reserve(&found.series, keep, shape)?;
-            }
-        }
-        let mut stamp = self.0.clock.stamp();
-        if let Some(cleared) = *memory.sensor(sensor).cleared.lock() {
-            // The clear may be of a clock far ahead, which is not followed.
-            stamp.time = stamp.time.max(cleared.time.saturating_add(1));
-        }
-        let operation = SensorOperation { sensor: sensor.clone(), stamp, description };
-        describe::apply(memory, &self.0.config, &operation, stamp.author);
-        self.0.shared.group.operate([operation.into()]);
-        memory.feed.described(sensor);
-        Ok(())
-    }
-
-    /// Clears a sensor: its samples and what is said of it are gone, here at once and everywhere else when the clear
-    /// comes there. The ticket says when that is durable. It comes back, empty, when it sends or is described again.
-    /// `None` when there is no such sensor.
-    pub fn clear(&self, sensor: &SensorId) -> Option<Ticket> {
-        let memory = &self.0.memory;
-        let (entry, series) = memory.known(sensor.as_str())?;
-        self.0.clock.raise(describe::behind_all(&entry, &series));
-        let stamp = self.0.clock.stamp();
-        let ticket = {
-            // The operation is on its way to the log before any sample goes, so no checkpoint removes a chunk because
-            // of a clear that a crash then takes back; and a checkpoint that trims the operation has read the clear.
-            let mut cleared = entry.cleared.lock();
-            *cleared = (*cleared).max(Some(stamp));
-            entry.unsaved.store(true, Ordering::Relaxed);
-            self.0.shared.group.operate([SensorOperation::clear(sensor.clone(), stamp).into()])
-        };
-        describe::clear(memory, &self.0.config, &entry, stamp, stamp.author);
-        memory.feed.described(sensor);
-        Some(ticket)
-    }
-
     /// The series, made when it is new: of the kind that its name and first value imply. Refused when values of
     /// `shape` do not belong into it, or when there is no memory for it.
     pub fn series(&self, sensor: &SensorId, attribute: &Attribute, shape: Shape) -> Result<Series, Refusal> {
@@ -516,6 +462,14 @@ impl Store {
 
     pub(crate) fn passing(&self) -> &Mutex<Here> {
         &self.0.passing
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
     }
 
     /// A stamp newer than all before.

@@ -42,6 +42,7 @@ mod retained;
 pub mod ring;
 mod rooms;
 mod seal;
+mod sensors;
 mod series;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -76,5 +77,6 @@ pub use registry::retained::{Kept, MAX_MESSAGE_BYTES, MAX_RETAINED, MAX_TOPIC_BY
 pub use registry::rooms::{MemberView, RoomView};
 pub use registry::{AttributeDescription, Description};
 pub use ring::{Joined as Outcome, Samples};
+pub use sensors::{EditError, MAX_LABEL_CHARS};
 pub use series::{AttributeView, OwnedValue, Series};
 pub use wills::{Due, Testament, WILL_BYTES};

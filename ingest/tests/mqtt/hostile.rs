@@ -252,11 +252,8 @@ async fn any_client_id_may_connect_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_ends_a_connection() {
-    let settings = Settings {
-        handshake: Duration::from_millis(200),
-        patience: Duration::from_millis(200),
-        ..settings()
-    };
+    let settings =
+        Settings { handshake: Duration::from_secs(2), patience: Duration::from_millis(200), ..settings() };
     let node = node_with(settings).await;
     let mut neighbour = Neighbour::of(&node).await;
     // Before CONNECT, with nothing and with half of one.
@@ -272,19 +269,18 @@ async fn silence_ends_a_connection() {
         raw.closed_for(0x8d, "half a packet").await;
         // Past its keep-alive.
         let mut raw = Raw::open(&node, v5).await;
+        let sent = tokio::time::Instant::now();
         raw.send(&connect(v5, "quiet", 2, 1)).await;
         assert_eq!(raw.packet().await.unwrap().0, 0x20);
-        let mut clock = tokio::time::Instant::now();
         raw.closed_for(0x8d, "keep-alive").await;
-        let silent = clock.elapsed();
-        assert!(silent > Duration::from_millis(1400) && silent < Duration::from_secs(8), "{silent:?}");
+        let silent = sent.elapsed();
+        assert!(silent > Duration::from_millis(1400), "{silent:?}");
         // Pings keep it.
         let mut raw = Raw::open(&node, v5).await;
-        raw.send(&connect(v5, "pinging", 2, 1)).await;
+        raw.send(&connect(v5, "pinging", 2, 2)).await;
         assert_eq!(raw.packet().await.unwrap().0, 0x20);
-        clock = tokio::time::Instant::now();
         let mut beat = tokio::time::interval(Duration::from_millis(500));
-        while clock.elapsed() < Duration::from_secs(2) {
+        for _ in 0..8 {
             beat.tick().await;
             raw.send(&[0xc0, 0]).await;
             assert_eq!(raw.packet().await.unwrap().0, 0xd0);
@@ -353,7 +349,7 @@ async fn a_client_that_sends_more_than_it_may_is_told() {
 fn random_bytes_and_mutated_packets_cost_their_sender_alone() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let node = runtime.block_on(node_with(Settings {
-        handshake: Duration::from_millis(300),
+        handshake: Duration::from_secs(5),
         patience: Duration::from_millis(300),
         ..settings()
     }));

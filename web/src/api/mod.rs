@@ -3,14 +3,17 @@
 
 mod body;
 pub(crate) mod cluster;
+mod edit;
 pub(crate) mod query;
 mod rooms;
 mod samples;
 pub(crate) mod sensors;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 
+use self::body::MAX_BODY_BYTES;
 use crate::State;
 
 /// The routes of the API, with their full paths.
@@ -20,7 +23,13 @@ pub fn router() -> Router<State> {
         .route("/api/v1/node", get(cluster::node))
         .route("/api/v1/cluster", get(cluster::cluster))
         .route("/api/v1/sensors", get(sensors::list))
-        .route("/api/v1/sensors/{sensor}", get(sensors::one).delete(sensors::clear))
+        .route(
+            "/api/v1/sensors/{sensor}",
+            get(sensors::one)
+                .patch(edit::edit)
+                .delete(sensors::clear)
+                .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
+        )
         .route("/api/v1/sensors/{sensor}/ledger", get(sensors::ledger))
         .route("/api/v1/sensors/{sensor}/{attribute}/samples", get(samples::samples))
 }

@@ -10,6 +10,7 @@ mod catch_up;
 mod common;
 mod delay;
 mod demo;
+mod divided;
 mod failures;
 mod mqtt;
 mod network;

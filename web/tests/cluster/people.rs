@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::common::{GUARD, alone, plan, room};
+use crate::common::{GUARD, alone, plan, room, slow};
 
-/// From a viewer's look to the advice at a device of another node.
+/// From a viewer's look to the advice at a device of another node, on a machine of their own.
 const ADVISED_WITHIN: Duration = Duration::from_millis(300);
-/// How long attention lasts when its viewer has gone.
+/// How long attention lasts when its viewer has gone: at least, and on a machine of its own at most.
 const EASES: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(15));
-/// After a node was killed.
+/// After a node was killed, on a machine of its own.
 const PRESENT_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -34,7 +34,7 @@ pub(crate) async fn say(socket: &mut Socket, message: Value) {
 }
 
 /// The next message of this type.
-async fn hear(socket: &mut Socket, of: &str) -> Value {
+pub(crate) async fn hear(socket: &mut Socket, of: &str) -> Value {
     let heard = async {
         loop {
             let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
@@ -47,7 +47,21 @@ async fn hear(socket: &mut Socket, of: &str) -> Value {
     timeout(GUARD, heard).await.unwrap_or_else(|_| panic!("no {of}"))
 }
 
-async fn people(node: SocketAddr, room: &str) -> Vec<(String, String)> {
+/// Waits for this attention at a device; what it is told before, besides what it knew.
+async fn advised(device: &mut Socket, knew: &str, level: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        let advice = hear(device, "advice").await;
+        match advice["attention"].as_str().unwrap() {
+            // It is told the same again when the load of its node is another one.
+            same if same == knew => {}
+            new if new == level => return told,
+            other => told.push(other.to_owned()),
+        }
+    }
+}
+
+pub(crate) async fn people(node: SocketAddr, room: &str) -> Vec<(String, String)> {
     let presence: Value = http::json(node, &format!("/api/v1/rooms/{room}/presence")).await.unwrap();
     let text = |person: &Value, key: &str| person[key].as_str().unwrap().to_owned();
     let people = presence["people"].as_array().unwrap();
@@ -61,34 +75,48 @@ fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_looks_on_one_node_is_felt_by_the_device_on_another_and_for_a_while_afterwards() {
     let _machine = alone().await;
-    let cluster = Cluster::start(&plan(2, &[])).await.unwrap();
+    let mut cluster = Cluster::start(&plan(2, &[])).await.unwrap();
     let nodes = addresses(&cluster);
     let mut device = open(nodes[0], "ingest/ws").await;
     say(&mut device, json!({"type": "hello", "sensor": "strap-7"})).await;
-    let advice = hear(&mut device, "advice").await;
-    assert_eq!(advice["attention"], "none", "{advice}");
+    assert_eq!(advised(&mut device, "", "none").await, [""; 0]);
     let room = room(&nodes, &["strap-7"]).await;
     let mut took = Vec::new();
     let (series, through_room) = (json!({"series": ["strap-7/ecg"]}), json!({"rooms": [room]}));
+    let mut knew = "none";
     for (level, mut watch) in [("low", series.clone()), ("medium", through_room), ("high", series)] {
         let mut viewer = open(nodes[1], "live").await;
         let began = Instant::now();
         (watch["type"], watch["id"], watch["attention"]) = (json!("watch"), json!(1), json!(level));
         say(&mut viewer, watch).await;
-        let advice = hear(&mut device, "advice").await;
+        assert_eq!(advised(&mut device, knew, level).await, [""; 0]);
         took.push(began.elapsed());
-        assert_eq!(advice["attention"], level, "{advice}");
+        knew = level;
         drop(viewer);
     }
     // The last viewer is gone, as if it were killed: its socket is closed without a word.
     let left = Instant::now();
-    for level in ["medium", "low", "none"] {
-        assert_eq!(hear(&mut device, "advice").await["attention"], level);
-    }
+    let through = advised(&mut device, "high", "none").await;
     let eased = left.elapsed();
+    // A node that looks late may leave out a step.
+    assert!(through.is_sorted_by(|a, b| (a.as_str(), b.as_str()) != ("low", "medium")), "{through:?}");
     eprintln!("advised after {took:?}; none {eased:?} after the viewer had gone");
-    assert!(took.iter().all(|took| *took <= ADVISED_WITHIN), "{took:?}");
-    assert!(eased >= EASES.0 && eased <= EASES.1 + ADVISED_WITHIN, "{eased:?}");
+    assert!(eased >= EASES.0, "{eased:?}");
+    // Somebody looks again, and is gone with their node.
+    let mut viewer = open(nodes[1], "live").await;
+    say(&mut viewer, json!({"type": "watch", "id": 1, "series": ["strap-7/ecg"], "attention": "high"})).await;
+    assert_eq!(advised(&mut device, "none", "high").await, [""; 0]);
+    cluster.node_mut(1).kill().await.unwrap();
+    let killed = Instant::now();
+    advised(&mut device, "high", "none").await;
+    let after_kill = killed.elapsed();
+    eprintln!("none {after_kill:?} after the viewer's node was killed");
+    assert!(after_kill >= EASES.0, "{after_kill:?}");
+    if slow() {
+        assert!(after_kill <= EASES.1 + PRESENT_WITHIN, "{after_kill:?}");
+        assert!(took.iter().all(|took| *took <= ADVISED_WITHIN), "{took:?}");
+        assert!(eased <= EASES.1 + ADVISED_WITHIN, "{eased:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +160,7 @@ async fn presence_is_right_after_a_node_was_killed_and_who_moved_is_there_once()
     }
     let took = began.elapsed();
     eprintln!("presence was right {took:?} after the kill");
-    assert!(took <= PRESENT_WITHIN, "{took:?}");
+    assert!(!slow() || took <= PRESENT_WITHIN, "{took:?}");
     // A signal finds whoever moved.
     let at = sockets.len() - 2;
     say(&mut sockets[at], json!({"type": "signal", "room": room, "to": "p0-1", "data": 7})).await;

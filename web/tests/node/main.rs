@@ -7,6 +7,7 @@ mod cluster;
 mod common;
 mod company;
 mod devices;
+mod edit;
 mod live;
 mod process;
 mod program;
