@@ -350,6 +350,8 @@ impl Group {
             }
         };
         open.busy = true;
+        // Before the errand is taken: whoever brings the next one asks again.
+        open.errand = false;
         wake
     }
 
@@ -387,7 +389,6 @@ impl Group {
     pub(crate) fn gather_last(&self) -> Gathered {
         let mut open = self.open.lock();
         open.since = None;
-        open.errand = false;
         self.full.store(false, Ordering::Relaxed);
         open.gather()
     }

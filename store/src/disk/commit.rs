@@ -371,3 +371,30 @@ pub(crate) fn upgrade(database: &Database, found: u64) -> Result<(), redb::Error
     transaction.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::handle::Store;
+    use crate::model::ids::NodeName;
+
+    #[tokio::test]
+    async fn errands_of_several_threads_are_all_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(dir.path(), NodeName::new("a").unwrap())).unwrap();
+        let (done, mut ends) = tokio::sync::mpsc::channel(3);
+        for _ in 0..3 {
+            let (shared, done) = (store.shared().clone(), done.clone());
+            std::thread::spawn(move || {
+                (0..300).for_each(|_| shared.send(Errand::default()).expect("the committer is there"));
+                done.blocking_send(()).expect("somebody waits");
+            });
+        }
+        for _ in 0..3 {
+            let end = tokio::time::timeout(std::time::Duration::from_secs(60), ends.recv()).await;
+            assert_eq!(end.expect("nobody waits for ever"), Some(()));
+        }
+        store.close().await;
+    }
+}
