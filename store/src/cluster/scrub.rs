@@ -61,7 +61,7 @@ impl Round {
         self.after = series.last().map(key);
         let replica = store.shared().replica.lock();
         let version = replica.held().hash(partition);
-        if version != replica.durable().hash(partition) {
+        if version != replica.durable().hash(partition) || replica.is_joining() {
             return None;
         }
         let hashed =
@@ -139,7 +139,9 @@ pub(crate) fn compare(store: &Store, partition: Partition, version: u64, theirs:
     let mut differ = Vec::new();
     {
         let replica = store.shared().replica.lock();
-        if replica.held().hash(partition) != version || replica.durable().hash(partition) != version {
+        let durable = replica.durable().hash(partition);
+        // While a snapshot is joined, rings hold more than the vector says.
+        if replica.held().hash(partition) != version || durable != version || replica.is_joining() {
             return found;
         }
         for (id, theirs) in theirs {

@@ -127,15 +127,14 @@ pub(crate) fn serve(
 /// Sends all of some partitions as the parts of read number `read`: names and descriptions first, then samples, then
 /// what it all covers.
 pub(crate) fn snapshot(
-    database: &Database,
+    transaction: &ReadTransaction,
     partitions: &[Partition],
     read: u64,
     send: impl FnMut(Message) -> bool,
 ) -> Result<(), ExportError> {
-    let transaction = database.begin_read()?;
     let asked: HashSet<_> = partitions.iter().copied().filter(|partition| partition.0 < BLOCKS).collect();
     let mut out = Parts { read, sent: 0, piece: Piece::default(), bytes: 0, send };
-    if let Some(series) = table(&transaction, SERIES)? {
+    if let Some(series) = table(transaction, SERIES)? {
         for entry in series.iter()? {
             let (_, record) = entry?;
             let asks = |names: (SensorId, Attribute, Kind)| asked.contains(&Partition::of(&names.0));
@@ -148,7 +147,7 @@ pub(crate) fn snapshot(
     // could let go of what it should hold.
     let named =
         |sensor: &str| SensorId::new(sensor).is_ok_and(|sensor| asked.contains(&Partition::of(&sensor)));
-    if let Some(descriptors) = table(&transaction, DESCRIPTORS)? {
+    if let Some(descriptors) = table(transaction, DESCRIPTORS)? {
         for entry in descriptors.iter()? {
             let (sensor, record) = entry?;
             if asked.contains(&REGISTRY) || named(sensor.value()) {
@@ -156,8 +155,8 @@ pub(crate) fn snapshot(
             }
         }
     }
-    let mut tally = Tally::read(&transaction)?;
-    let log = table(&transaction, LOG)?;
+    let mut tally = Tally::read(transaction)?;
+    let log = table(transaction, LOG)?;
     if let Some(log) = &log {
         for entry in log.iter()? {
             let (key, record) = entry?;
@@ -174,7 +173,7 @@ pub(crate) fn snapshot(
             }
         }
     }
-    if let Some(chunks) = table(&transaction, CHUNKS)? {
+    if let Some(chunks) = table(transaction, CHUNKS)? {
         let mut sorted: Vec<_> = asked.iter().collect();
         sorted.sort_unstable();
         for partition in sorted {

@@ -90,7 +90,8 @@ mod tests {
     fn covered(store: &Store) -> Entries {
         let partition = Partition::of(&SensorId::new("s").unwrap());
         let mut covered = Entries::new();
-        export::snapshot(&store.database().unwrap(), &[partition], 1, |message| {
+        let transaction = store.database().unwrap().begin_read().unwrap();
+        export::snapshot(&transaction, &[partition], 1, |message| {
             if let Message::SnapshotEnd { coverage, .. } = message {
                 covered.clone_from(&coverage.partitions[0].1);
             }

@@ -6,6 +6,7 @@
 //! - A block is held only when all blocks of its origin and partition before it are.
 //! - What is only held is neither acknowledged to its origin nor offered to others; what is durable is.
 //! - A snapshot counts when all of it is durable, and then as a whole.
+//! - No snapshot is read while one is joined (`snapshots`).
 //! - Closed origins are folded into one; who lacks any of theirs lacks that one (`folds`).
 //! - A frame is settled when it is durable here and on enough of the peers that count. A peer counts from when it has
 //!   caught up until membership says that it is gone.
@@ -29,6 +30,7 @@ use crate::model::ids::{NodeId, Origin, Partition};
 
 mod caught_up;
 mod folds;
+mod snapshots;
 
 /// A snapshot of which nothing came for so many ticks is given up, and asked for anew.
 const PATIENCE: u8 = 2;
@@ -86,14 +88,13 @@ pub enum Effect {
         /// First block of each partition.
         blocks: Vec<(Partition, u64)>,
     },
-    /// Send these partitions from one read transaction as [`Message::Part`]s, then [`Message::SnapshotEnd`].
+    /// Send these partitions from one read transaction as [`Message::Part`]s, then [`Message::SnapshotEnd`], if it may
+    /// begin: see [`Replica::begin_read`].
     Snapshot {
         /// To whom.
         to: NodeId,
         /// Which.
         partitions: Vec<Partition>,
-        /// The number of this read.
-        read: u64,
     },
     /// Make all that came in the snapshot durable, then call [`Replica::adopted`].
     Adopt(Coverage),
@@ -113,6 +114,10 @@ pub struct Counts {
     pub rewinds: u64,
     /// Snapshots asked for.
     pub snapshots: u64,
+    /// Those given up when parts of them had come.
+    pub broken_off: u64,
+    /// Snapshots that others wait for, since one was joined here.
+    pub put_off: u64,
     /// Folds made durable.
     pub folds: u64,
     /// Origins that they put away.
@@ -160,6 +165,8 @@ struct Link {
     ahead: Option<Vec<(Partition, Entries)>>,
     /// It speaks of folds.
     folds: bool,
+    /// The partitions of which it is to get a snapshot when none is joined here any more.
+    put_off: Option<Vec<Partition>>,
 }
 
 /// Blocks that were asked for.
@@ -184,6 +191,8 @@ struct Session {
     parts: u64,
     /// How many parts it has and what it covers, when the end came.
     end: Option<(u64, Coverage)>,
+    /// A part of it was joined, or is about to be.
+    joined: bool,
     /// All of it came; it is being made durable.
     complete: bool,
     /// Ticks since something came.
@@ -192,7 +201,7 @@ struct Session {
 
 impl Session {
     fn new(from: NodeId) -> Self {
-        Self { from, read: 0, parts: 0, end: None, complete: false, quiet: 0 }
+        Self { from, read: 0, parts: 0, end: None, joined: false, complete: false, quiet: 0 }
     }
 
     /// Turns to a later read.
@@ -354,6 +363,7 @@ impl Replica {
             seen: self.held.last(FRAMES, origin),
             ahead: None,
             folds: false,
+            put_off: None,
         };
         let peer = self.peers.entry(node).or_default();
         (peer.run, peer.link) = (Some(start), Some(link));
@@ -384,11 +394,13 @@ impl Replica {
 
     /// Forgets a snapshot that will not become whole. Peers that were held up by it are told to go on.
     fn give_up(&mut self) -> Vec<Effect> {
+        self.counts.broken_off += u64::from(self.is_joining());
         self.session = None;
         self.wanted.clear();
         self.resume_all()
     }
 
+    /// No snapshot is on its way here any more.
     fn resume_all(&mut self) -> Vec<Effect> {
         let nodes: Vec<_> = self.links().collect();
         let mut effects = Vec::new();
@@ -398,6 +410,7 @@ impl Replica {
             let origin = Origin { node, start: link.start };
             effects.push(self.resume(node, origin));
         }
+        effects.extend(self.put_off());
         effects
     }
 
@@ -715,8 +728,7 @@ impl Replica {
             }
             Message::Want { origin, blocks } => effects.push(Effect::Serve { to: from, origin, blocks }),
             Message::WantSnapshot { partitions } => {
-                self.reads += 1;
-                effects.push(Effect::Snapshot { to: from, partitions, read: self.reads });
+                effects.push(Effect::Snapshot { to: from, partitions });
             }
             Message::SnapshotEnd { read, parts, coverage } => {
                 let session = self.session.as_mut().filter(|session| session.from == from);
@@ -747,8 +759,11 @@ impl Replica {
     }
 
     /// Whether a part of a snapshot ([`Message::Part`]) is the next: then it is to be joined, and told to [`Self::part`].
-    pub fn expects_part(&self, from: NodeId, read: u64, place: u64) -> bool {
-        self.session.as_ref().is_some_and(|session| session.from == from && session.expects(read, place))
+    pub fn expects_part(&mut self, from: NodeId, read: u64, place: u64) -> bool {
+        let session = self.session.as_mut().filter(|session| session.from == from);
+        let Some(session) = session.filter(|session| session.expects(read, place)) else { return false };
+        session.joined = true;
+        true
     }
 
     /// The part that was expected has been joined.
@@ -760,7 +775,7 @@ impl Replica {
         session.complete().map(Effect::Adopt).into_iter().collect()
     }
 
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(test)]
     /// Whether a snapshot is on its way here from a peer.
     pub fn is_taking_over(&self, from: NodeId) -> bool {
         self.session.as_ref().is_some_and(|session| session.from == from && !session.complete)

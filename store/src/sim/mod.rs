@@ -2,14 +2,15 @@
 //!
 //! Real are the replication machine, frames, rings, rooms, retained messages, version vectors and registry operations; modelled are disks
 //! (`disk`), the store around the machine (`node`, `said`), network, membership and clients (`world`), and the judge
-//! (`witness`). A seed repeats a run exactly. At the end of each run, when all is healed, equal vectors must answer
-//! alike and everything that was acknowledged must be on every node.
+//! (`witness`). A seed repeats a run exactly. A node that starts must hold what its vector
+//! counts (`history`). At the end of each run, when all is healed, equal vectors must answer alike and everything that was acknowledged must be on every node.
 //!
 //! It knows no file, no clock and no thread.
 
 mod dice;
 mod disk;
 mod faults;
+mod history;
 mod network;
 mod node;
 mod plan;
@@ -65,7 +66,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 
 impl Counts {
     /// Everything that must happen in a good number of runs.
-    pub const KINDS: [&'static str; 48] = [
+    pub const KINDS: [&'static str; 49] = [
         "samples sent",
         "samples sent again",
         "samples late",
@@ -97,6 +98,7 @@ impl Counts {
         "relays",
         "snapshots",
         "snapshots broken off",
+        "snapshots put off",
         "folds",
         "origins folded",
         "folds missed",

@@ -97,6 +97,8 @@ pub(super) struct Run {
     /// What was sealed since the last commit began.
     sealed: Vec<Sealed>,
     marks: Vec<Mark>,
+    /// Own frames that were sealed, for the history.
+    pub made: Vec<Bytes>,
     committing: Option<Committing>,
     /// A commit, or the end of one, is to come.
     pub busy: bool,
@@ -108,8 +110,6 @@ pub(super) struct Run {
     checkpoint: Option<Checkpoint>,
     adopting: Option<Coverage>,
     folding: Option<Fold>,
-    /// Parts of a snapshot of this peer were joined.
-    pub parts_of: Option<NodeId>,
     clock: u64,
     /// What waits for the frame that is open, and for those that are sealed.
     pub waiting_open: Vec<Promise>,
@@ -155,6 +155,7 @@ impl Run {
             taken: Vec::new(),
             sealed: Vec::new(),
             marks: Vec::new(),
+            made: Vec::new(),
             committing: None,
             busy: false,
             sealing: false,
@@ -163,7 +164,6 @@ impl Run {
             checkpoint: None,
             adopting: None,
             folding: None,
-            parts_of: None,
             clock: found.stamp,
             waiting_open: Vec::new(),
             waiting: BTreeMap::new(),
@@ -393,16 +393,6 @@ impl Run {
         self.committing.is_some()
     }
 
-    /// Whether memory holds a part of a snapshot that does not count yet.
-    pub(super) fn is_taking_over(&self) -> bool {
-        let coverage = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.coverage.as_ref());
-        self.parts_of.is_some() || self.adopting.is_some() || coverage.is_some() || self.adopts()
-    }
-
-    fn adopts(&self) -> bool {
-        self.committing.as_ref().is_some_and(|committing| committing.adopted.is_some())
-    }
-
     /// Begins a checkpoint, unless one is being written.
     pub(super) fn begin_checkpoint(&mut self, disk: &mut Disk) {
         if self.checkpoint.is_some() {
@@ -419,7 +409,6 @@ impl Run {
 
     /// A snapshot is here whole: it counts after the checkpoint that begins now.
     pub(super) fn adopt(&mut self, coverage: Coverage, disk: &mut Disk) -> Vec<Effect> {
-        self.parts_of = None;
         if self.broken == Some(Rule::SnapshotWhenDurable) {
             coverage.marks().for_each(|(partition, origin, last)| {
                 disk.versions.advance(partition, origin, last);
@@ -444,7 +433,8 @@ impl Run {
         let mut marks = Vec::new();
         let own = self.own_frame(number, plan, &mut marks);
         let mut effects = Vec::new();
-        if own.is_some() {
+        if let Some(frame) = &own {
+            self.made.push(frame.clone());
             self.waiting.insert(number, std::mem::take(&mut self.waiting_open));
             effects = self.replica.sealed(number);
         }

@@ -18,7 +18,7 @@ impl World {
         for partition in self.plan.partitions() {
             let Node { run: Some(run), .. } = &self.nodes[at] else { return };
             // A ring that has more than its vector says cannot be compared.
-            if run.is_open() || run.is_taking_over() {
+            if run.is_open() || run.replica.is_joining() {
                 return;
             }
             let topics = (0..self.plan.topics.len()).filter(|topic| {
@@ -59,7 +59,7 @@ impl World {
         series: &[(u128, u64)],
     ) {
         let Node { run: Some(run), .. } = &self.nodes[at] else { return };
-        if run.is_open() || run.is_taking_over() || run.replica.held().hash(partition) != version {
+        if run.is_open() || run.replica.is_joining() || run.replica.held().hash(partition) != version {
             return;
         }
         if partition == REGISTRY {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::dice::Dice;
 use super::disk::{Answer, Disk, decode};
+use super::history::History;
 use super::network::{Cut, Link};
 use super::node::{Promise, Run};
 use super::plan::{MS, Plan, SECOND};
@@ -127,6 +128,7 @@ pub(super) struct World {
     pub last_arrival: BTreeMap<(usize, usize), u64>,
     pub stalled: BTreeMap<(usize, usize), Stalled>,
     pub witness: Witness,
+    pub history: History,
     pub counts: Counts,
     /// Faults have ended.
     pub healing: bool,
@@ -177,6 +179,7 @@ impl World {
             last_arrival: BTreeMap::new(),
             stalled: BTreeMap::new(),
             witness: Witness::default(),
+            history: History::default(),
             counts: Counts::default(),
             healing: false,
             runs: 0,
@@ -250,6 +253,7 @@ impl World {
         self.scrub_all();
         self.advance(self.now + SCRUBBED_WITHIN)?;
         self.converged()?;
+        (0..self.nodes.len()).try_for_each(|at| self.compare_history(at))?;
         self.compare_rings()?;
         self.compare_rooms()?;
         self.compare_retained()?;
@@ -344,6 +348,9 @@ impl World {
         }
         self.nodes[at].view.clear();
         self.nodes[at].links.clear();
+        if let Err(what) = self.compare_history(at) {
+            return self.fail(format!("at its start {what}"));
+        }
         let run = self.runs;
         self.tell(|| format!("node {at} starts as {node}/{start:x}"));
         self.within(TICK, Event::Tick { at, run });
@@ -355,7 +362,7 @@ impl World {
         self.count_run(at);
         self.counts.add("crashes", 1);
         let node = &mut self.nodes[at];
-        if node.run.take().is_some_and(|run| run.is_taking_over()) {
+        if node.run.take().is_some_and(|run| run.replica.is_joining()) {
             self.broken_off = true;
             self.counts.add("snapshots broken off", 1);
         }
@@ -377,6 +384,8 @@ impl World {
         self.counts.add("wants", counts.wants);
         self.counts.add("rewinds", counts.rewinds);
         self.counts.add("snapshots", counts.snapshots);
+        self.counts.add("snapshots broken off", counts.broken_off);
+        self.counts.add("snapshots put off", counts.put_off);
         self.counts.add("folds", counts.folds);
         self.counts.add("origins folded", counts.origins_folded);
         self.counts.add("folds missed", counts.folds_missed);
@@ -391,13 +400,15 @@ impl World {
     pub(super) fn machine(&mut self, at: usize, act: impl FnOnce(&mut Run, &mut Disk, &Plan) -> Vec<Effect>) {
         let Node { run: Some(run), disk, .. } = &mut self.nodes[at] else { return };
         let effects = act(run, disk, &self.plan);
+        for frame in std::mem::take(&mut run.made) {
+            match decode(&frame) {
+                Ok(frame) => self.history.made(frame),
+                Err(what) => self.fail(what),
+            }
+        }
         self.perform(at, effects);
         let Some(run) = &mut self.nodes[at].run else { return };
-        if run.parts_of.is_some_and(|from| !run.replica.is_taking_over(from)) {
-            run.parts_of = None;
-            self.broken_off = true;
-            self.counts.add("snapshots broken off", 1);
-        }
+        self.broken_off |= run.replica.counts().broken_off > 0;
         self.nudge(at);
     }
 
@@ -439,12 +450,15 @@ impl World {
                     }
                     self.queue_bulk(at, to, messages.into_iter().map(Bulk::Ready));
                 }
-                Effect::Snapshot { to, partitions, read } => self.snapshot(at, to, partitions, read),
+                Effect::Snapshot { to, partitions } => self.snapshot(at, to, partitions),
                 Effect::Adopt(coverage) => {
                     self.tell(|| format!("node {at} has a snapshot whole"));
                     self.machine(at, |run, disk, _| run.adopt(coverage, disk));
                 }
                 Effect::Fold(fold) => {
+                    if let Some(run) = &self.nodes[at].run {
+                        self.history.folded(&fold, run.replica.durable());
+                    }
                     self.tell(|| format!("node {at} folds {:?} into {}", fold.origins, fold.stand_in()));
                     self.machine(at, |run, _, _| run.fold(fold));
                 }
@@ -453,8 +467,11 @@ impl World {
         }
     }
 
-    fn snapshot(&mut self, at: usize, to: NodeId, partitions: Vec<Partition>, read: u64) {
-        let Node { run: Some(run), disk, .. } = &self.nodes[at] else { return };
+    fn snapshot(&mut self, at: usize, to: NodeId, partitions: Vec<Partition>) {
+        let Node { run: Some(run), disk, .. } = &mut self.nodes[at] else { return };
+        let Some(read) = run.replica.begin_read(to, &partitions) else {
+            return self.tell(|| format!("node {at} lets {to} wait for a snapshot"));
+        };
         let asked = (at, to, partitions);
         // What a link's cursor lacks is the node's own.
         let origin = self.trimmed.get(&asked).or(self.trimmed.get(&(at, to, Vec::new())));
@@ -537,7 +554,6 @@ impl World {
                     return;
                 }
                 let joined = run.join_piece(&piece, &self.plan);
-                run.parts_of = Some(from);
                 self.machine(at, |run, _, _| run.replica.part(from, read, place));
                 joined
             }
@@ -763,7 +779,7 @@ impl World {
         let mut root = None;
         for (at, node) in self.nodes.iter().enumerate() {
             let run = node.run.as_ref().ok_or(format!("node {at} is down"))?;
-            if !run.is_idle() || run.is_taking_over() {
+            if !run.is_idle() || run.replica.is_joining() {
                 return Err(format!("node {at} is busy"));
             }
             if node.links.len() + 1 < self.nodes.len() {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use redb::ReadableDatabase;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{ALONE_AFTER, Inner};
 use crate::cluster::scrub;
 use crate::cluster::view::{Happening, Readiness};
-use crate::disk::export;
+use crate::disk::export::{self, ExportError};
 use crate::replica::state::{Effect, Replica};
 
 /// How often version vectors and rings are compared with each peer.
@@ -54,12 +55,22 @@ impl Inner {
                 });
                 relayed.map(|relayed| self.nodes.count(|figures| figures.relayed += relayed))
             }
-            Effect::Snapshot { to, partitions, read } => {
+            Effect::Snapshot { to, partitions } => {
                 let Some(outbox) = post.outbox(to) else { return };
+                // One lock over both: whether it may be read is said of the moment that is read.
+                let mut replica = self.store.shared().replica.lock();
+                let Some(read) = replica.begin_read(to, &partitions) else {
+                    tracing::info!(%to, "it waits for a snapshot until the one that is joined here counts");
+                    return;
+                };
+                let transaction = database.begin_read();
+                drop(replica);
                 tracing::info!(%to, partitions = partitions.len(), "sending a snapshot");
                 self.nodes.count(|figures| figures.snapshots_served += 1);
-                export::snapshot(database, &partitions, read, |message| {
-                    outbox.bulk.blocking_send(message).is_ok()
+                transaction.map_err(ExportError::from).and_then(|transaction| {
+                    export::snapshot(&transaction, &partitions, read, |message| {
+                        outbox.bulk.blocking_send(message).is_ok()
+                    })
                 })
             }
             Effect::Send(..)

@@ -2,13 +2,13 @@
 
 use super::*;
 
-const A: Origin = Origin { node: NodeId(1), start: 11 };
-const B: Origin = Origin { node: NodeId(2), start: 22 };
-const C: Origin = Origin { node: NodeId(3), start: 33 };
-const D: Origin = Origin { node: NodeId(4), start: 44 };
+pub(super) const A: Origin = Origin { node: NodeId(1), start: 11 };
+pub(super) const B: Origin = Origin { node: NodeId(2), start: 22 };
+pub(super) const C: Origin = Origin { node: NodeId(3), start: 33 };
+pub(super) const D: Origin = Origin { node: NodeId(4), start: 44 };
 const TWO: Policy = Policy { ack_copies: 2, min_copies: 1 };
 
-fn replica() -> Replica {
+pub(super) fn replica() -> Replica {
     let mut replica = Replica::new(A, TWO, VersionVector::default(), false);
     for peer in [B, C] {
         replica.member(peer.node, true);
@@ -29,7 +29,7 @@ fn write(replica: &mut Replica, frame: u64) -> Vec<Effect> {
 }
 
 /// The log of B begins behind what is held.
-fn behind() -> Message {
+pub(super) fn behind() -> Message {
     Message::Behind { frame: 9, blocks: vec![(Partition(5), 3)] }
 }
 
@@ -49,11 +49,11 @@ fn want(first: u64) -> Effect {
     Effect::Send(B.node, Message::Want { origin: D, blocks: vec![(Partition(5), first)] })
 }
 
-fn coverage(last: u64) -> Coverage {
+pub(super) fn coverage(last: u64) -> Coverage {
     Coverage { partitions: vec![(Partition(5), vec![(C, last)])], frames: Vec::new() }
 }
 
-fn end(read: u64, parts: u64, last: u64) -> Message {
+pub(super) fn end(read: u64, parts: u64, last: u64) -> Message {
     Message::SnapshotEnd { read, parts, coverage: coverage(last) }
 }
 
