@@ -104,6 +104,8 @@ struct Known {
     /// The run of it that said goodbye.
     left: Option<u64>,
     dialling: bool,
+    /// All addresses to which the name leads that it tells; some may lead nowhere from here.
+    told: Vec<SocketAddr>,
     /// Addresses at which it answered, beside the one that it tells.
     reached: HashSet<SocketAddr>,
     link: Option<Open>,
@@ -136,7 +138,7 @@ impl Cluster {
             zone: setup.zone,
         };
         let linker = Linker::new(&keys, hello)?;
-        let address = public(&setup.peer).await?;
+        let address = public(&setup.peer, tcp.local_addr()?).await?;
         let member = Member { name: node.name.clone(), node: node.id, start: node.origin.start, address };
         let (membership, events) = Membership::start(udp, member, &keys);
         let (work_in, work) = mpsc::channel(WORK);
@@ -202,11 +204,20 @@ impl Cluster {
     }
 }
 
-/// Where the address that peers are told leads.
-async fn public(address: &str) -> Result<SocketAddr, StartError> {
+/// Where the address that peers are told leads, for a node that listens at `bound`.
+async fn public(address: &str, bound: SocketAddr) -> Result<SocketAddr, StartError> {
     let wrong = |what: String| StartError::Public { address: address.to_owned(), what };
-    let mut found = tokio::net::lookup_host(address).await.map_err(|error| wrong(error.to_string()))?;
-    found.next().ok_or_else(|| wrong("the name has no address".to_owned()))
+    let found = tokio::net::lookup_host(address).await.map_err(|error| wrong(error.to_string()))?;
+    heard_at(&found.collect::<Vec<_>>(), bound).ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+/// The address of a name by which membership knows this node. A name may have several, of which a socket of one family
+/// hears only its own.
+fn heard_at(addresses: &[SocketAddr], bound: SocketAddr) -> Option<SocketAddr> {
+    let both = bound.ip().is_unspecified() && bound.is_ipv6();
+    let hears = |address: &&SocketAddr| both || address.is_ipv4() == bound.is_ipv4();
+    let exact = addresses.iter().find(|address| **address == bound);
+    exact.or_else(|| addresses.iter().find(hears)).or(addresses.first()).copied()
 }
 
 impl Inner {
@@ -347,9 +358,21 @@ impl Known {
             up: false,
             left: None,
             dialling: false,
+            told: Vec::new(),
             reached: HashSet::new(),
             link: None,
         }
+    }
+
+    /// Where to dial it.
+    fn places(&self) -> Vec<SocketAddr> {
+        let mut places: Vec<_> = self.member.iter().map(|member| member.address).collect();
+        for address in &self.told {
+            if !places.contains(address) {
+                places.push(*address);
+            }
+        }
+        places
     }
 }
 
@@ -361,3 +384,38 @@ impl std::fmt::Debug for Cluster {
 
 /// The protocol versions of this program.
 pub const PROTOCOL: (u16, u16) = VERSIONS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_node_is_known_by_an_address_that_it_hears() {
+        let both = addresses(&["[::1]:4400", "127.0.0.1:4400"]);
+        let heard = |bound: &str| heard_at(&both, bound.parse().unwrap()).unwrap().to_string();
+        assert_eq!(heard("127.0.0.1:4400"), "127.0.0.1:4400");
+        assert_eq!(heard("[::1]:4400"), "[::1]:4400");
+        assert_eq!(heard("0.0.0.0:4400"), "127.0.0.1:4400");
+        assert_eq!(heard("[::]:4400"), "[::1]:4400", "such a socket hears both");
+        assert_eq!(heard("10.0.0.7:9"), "127.0.0.1:4400", "behind a proxy");
+        let six = addresses(&["[::1]:4400"]);
+        assert_eq!(heard_at(&six, "0.0.0.0:4400".parse().unwrap()), Some(six[0]), "there is no better one");
+        assert_eq!(heard_at(&[], six[0]), None);
+    }
+
+    #[test]
+    fn a_node_is_dialled_where_membership_knows_it_and_then_at_its_other_addresses() {
+        let name = NodeName::new("a").unwrap();
+        let mut known = Known::new(&name);
+        assert_eq!(known.places(), []);
+        let address = "127.0.0.1:1".parse().unwrap();
+        known.member = Some(Member { name, node: NodeId(1), start: 2, address });
+        assert_eq!(known.places(), [address]);
+        known.told = addresses(&["[::1]:1", "127.0.0.1:1"]);
+        assert_eq!(known.places(), addresses(&["127.0.0.1:1", "[::1]:1"]));
+    }
+}

@@ -1,6 +1,7 @@
 //! The links of the mesh: one to every node that is there, whichever end dialled it.
 //!
-//! Bounds: one link a node, and one attempt at a time to an address; [`REACHED`] addresses of a node are remembered.
+//! Bounds: one link a node, and one attempt at a time to an address; [`REACHED`] addresses of a node are remembered, and
+//! [`TOLD`] of the name that it tells.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::f
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// Addresses of a node that are remembered. One more is dialled again now and then.
 const REACHED: usize = 16;
+/// Addresses of a node's name that are tried; the rest is left out.
+const TOLD: usize = 8;
 
 /// A link that is held.
 pub(super) struct Open {
@@ -191,41 +194,50 @@ impl Inner {
     async fn dial_until_linked(self: Arc<Self>, node: NodeId) {
         let mut wait = DIAL_AGAIN.0;
         loop {
-            let member = {
+            let (member, places) = {
                 let mut peers = self.peers.lock();
                 let Some(known) = peers.get_mut(&node) else { return };
                 let wanted = known.up && known.link.is_none() && !self.leaving.load(Relaxed);
                 match known.member.clone().filter(|_| wanted) {
-                    Some(member) => member,
+                    Some(member) => (member, known.places()),
                     None => {
                         known.dialling = false;
                         return;
                     }
                 }
             };
-            let Some(claim) = self.claim(member.address) else {
+            let (mut refused, mut nobody, mut tried) = (false, true, false);
+            for address in places {
+                let Some(claim) = self.claim(address) else {
+                    nobody = false;
+                    continue;
+                };
+                tried = true;
+                match self.linker.connect(address, |hello| self.admit(hello)).await {
+                    Ok(link) => {
+                        let place = self.hold(&link);
+                        if let Some(known) = self.peers.lock().get_mut(&node) {
+                            known.dialling = false;
+                        }
+                        drop(claim);
+                        return self.run(link, place).await;
+                    }
+                    Err(error) => {
+                        nobody &= error.nobody_listens();
+                        self.not_opened(&error, address);
+                        let causes = error.refusal().map(|refusal| refusal.cause);
+                        refused |=
+                            causes.is_some_and(|cause| !matches!(cause, Cause::Doubled | Cause::Oneself));
+                    }
+                }
+            }
+            if !tried {
                 sleep(DIAL_AGAIN.0).await;
                 continue;
-            };
-            let refused = match self.linker.connect(member.address, |hello| self.admit(hello)).await {
-                Ok(link) => {
-                    let place = self.hold(&link);
-                    if let Some(known) = self.peers.lock().get_mut(&node) {
-                        known.dialling = false;
-                    }
-                    drop(claim);
-                    return self.run(link, place).await;
-                }
-                Err(error) => {
-                    if error.nobody_listens() {
-                        self.membership.is_down(&member);
-                    }
-                    self.not_opened(&error, member.address);
-                    let causes = error.refusal().map(|refusal| refusal.cause);
-                    causes.is_some_and(|cause| !matches!(cause, Cause::Doubled | Cause::Oneself))
-                }
-            };
-            drop(claim);
+            }
+            if nobody {
+                self.membership.is_down(&member);
+            }
             if refused {
                 wait = REFUSED_AGAIN;
             }
@@ -301,13 +313,15 @@ impl Inner {
             .update(&hello.name, |view| (view.http, view.mqtt) = (hello.http.clone(), hello.mqtt.clone()));
         tracing::info!("linked with node {} at {} (protocol {version})", hello.name, hello.peer);
         // Membership reaches it where it says it lives, or else where the connection leads.
-        if let Ok(mut addresses) = tokio::net::lookup_host(&hello.peer).await
-            && let Some(address) = addresses.next()
-        {
-            self.membership.announce(address);
-        } else if dialled {
-            self.membership.announce(peer);
+        let told = tokio::net::lookup_host(&hello.peer).await;
+        let mut told: Vec<_> = told.into_iter().flatten().take(TOLD).collect();
+        if let Some(known) = self.peers.lock().get_mut(&hello.node) {
+            known.told.clone_from(&told);
         }
+        if told.is_empty() && dialled {
+            told.push(peer);
+        }
+        told.into_iter().for_each(|address| self.membership.announce(address));
         let inner = self.clone();
         let node = hello.node;
         let alive = move || {
