@@ -1,6 +1,9 @@
 //! Single steps of the machine; runs of many machines are in the simulation.
 
+use super::snapshots::PATIENCE;
 use super::*;
+use crate::replica::frame::{Frame, FrameWriter};
+use crate::replica::message::Coverage;
 
 pub(super) const A: Origin = Origin { node: NodeId(1), start: 11 };
 pub(super) const B: Origin = Origin { node: NodeId(2), start: 22 };
@@ -35,7 +38,7 @@ pub(super) fn behind() -> Message {
 
 /// A relay of block `number` of partition 5 of an origin that is not linked.
 fn relay(replica: &mut Replica, number: u64) -> (Option<Taken>, Vec<Effect>) {
-    let mut writer = super::super::frame::FrameWriter::new(D, 100 + number);
+    let mut writer = FrameWriter::new(D, 100 + number);
     writer.samples(Partition(5), number, &[], &[]);
     let bytes = writer.finish();
     replica.relay(B.node, Frame::decode(&bytes).unwrap(), bytes.into())
@@ -114,7 +117,7 @@ fn what_stands_still_is_said_again_at_a_tick() {
     let mut replica = replica();
     let effects = replica.tick();
     assert!(effects.contains(&Effect::Send(B.node, resume(0, 0))), "{effects:?}");
-    let bytes = super::super::frame::FrameWriter::new(B, 7).finish();
+    let bytes = FrameWriter::new(B, 7).finish();
     let (taken, _) = replica.frame(B.node, 0, Frame::decode(&bytes).unwrap(), bytes.into());
     assert_eq!(taken.map(|taken| taken.frame), Some(Some(7)));
     let said = |effects: Vec<Effect>| effects.contains(&Effect::Send(B.node, resume(7, 0)));
