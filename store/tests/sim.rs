@@ -1,8 +1,9 @@
 //! The simulation over many seeds, and proof that it would notice a broken rule.
 //!
-//! `SENSORIUM_SIM_SEEDS=100000` runs that many seeds instead of 500; `SENSORIUM_SEED=7` runs one seed and prints its
-//! story.
+//! `SENSORIUM_SIM_SEEDS=100000` runs the seeds below that instead of below 500, `SENSORIUM_SIM_FROM=50000` those from there
+//! on; `SENSORIUM_SEED=7` runs one seed and prints its story.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,16 +19,16 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
-/// Runs the seeds below `seeds`; ends early at the first that fails. Returns what there was, and the lowest failure.
-fn runs(seeds: u64, broken: Option<Rule>) -> (Counts, Option<(u64, String)>) {
-    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+/// Runs these seeds; ends early at the first that fails. Returns what there was, and the lowest failure.
+fn runs(seeds: Range<u64>, broken: Option<Rule>) -> (Counts, Option<(u64, String)>) {
+    let (next, failed) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let all = Mutex::new((Counts::default(), None::<(u64, String)>));
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failed.load(Ordering::Relaxed) {
+                    if seed >= seeds.end || failed.load(Ordering::Relaxed) {
                         break;
                     }
                     let outcome = run(seed, broken, false);
@@ -59,8 +60,9 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_equal_vectors_answer_alike(
     }
     let seeds = number("SENSORIUM_SIM_SEEDS").unwrap_or(SEEDS);
     let started = std::time::Instant::now();
-    let (counts, failure) = runs(seeds, None);
-    println!("{seeds} seeds in {:.1} s", started.elapsed().as_secs_f64());
+    let from = number("SENSORIUM_SIM_FROM").unwrap_or(0);
+    let (counts, failure) = runs(from..seeds, None);
+    println!("{} seeds in {:.1} s", seeds.saturating_sub(from), started.elapsed().as_secs_f64());
     counts.iter().for_each(|(kind, count)| println!("{count:>12} {kind}"));
     if let Some((seed, what)) = failure {
         panic!(
@@ -73,7 +75,7 @@ fn whatever_happens_nothing_acknowledged_is_lost_and_equal_vectors_answer_alike(
 }
 
 fn is_noticed(rule: Rule) {
-    let (_, failure) = runs(SEEDS, Some(rule));
+    let (_, failure) = runs(0..SEEDS, Some(rule));
     let Some((seed, what)) = failure else {
         panic!("{SEEDS} seeds without {rule:?}, and nothing was noticed")
     };

@@ -6,7 +6,8 @@
 //!
 //! What was acknowledged is not owed when a clear is newer than it. It may also be missing when its node had not heard
 //! of the clear, and what was cleared had filled the ring: it was too old for that ring when it came. If only a peer
-//! had not heard of it, it was on one disk, whatever was told.
+//! had not heard of it, it was on one disk, whatever was told. When that disk is lost, what another node took of the same
+//! sample is left, with what that node had heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,12 +33,14 @@ pub(super) struct Ack {
     excused: bool,
     /// Disks have it as it was taken before alone, with an earlier stamp: an earlier clear takes that away.
     faded: bool,
+    /// The one disk that had it as it was acknowledged was lost: what is left of it another node took.
+    of_another: bool,
 }
 
 impl Ack {
     /// To come, for a sample that is taken now, with this stamp.
     pub(super) fn to_come(taken: u64, stamp: Stamp, heard: Option<Stamp>) -> Self {
-        Self { taken, copies: 0, stamp, heard, excused: false, faded: false }
+        Self { taken, copies: 0, stamp, heard, excused: false, faded: false, of_another: false }
     }
 }
 
@@ -171,10 +174,13 @@ impl Witness {
             let stamps: Vec<_> =
                 disks.iter().filter_map(|disk| stamp_at(&disk.rings[sample.topic], time)).collect();
             let faded = |ack: &Ack| !stamps.iter().any(|stamp| *stamp >= ack.stamp);
-            let marks: Vec<_> = sample.acks.iter().map(|ack| (excused(ack), faded(ack))).collect();
-            for (ack, (excused, faded)) in self.samples[number].acks.iter_mut().zip(marks) {
+            let of_another = |ack: &Ack| ack.copies < 2 && !stamps.contains(&ack.stamp);
+            let mark = |ack: &Ack| (excused(ack), faded(ack), of_another(ack));
+            let marks: Vec<_> = sample.acks.iter().map(mark).collect();
+            for (ack, (excused, faded, of_another)) in self.samples[number].acks.iter_mut().zip(marks) {
                 ack.excused |= excused;
                 ack.faded |= faded;
+                ack.of_another |= of_another;
             }
         }
         for clear in &mut self.clears {
@@ -216,7 +222,8 @@ impl Witness {
                 if was_cleared || is_kept(plan, ring, sample, ack, ring.cleared()) {
                     continue;
                 }
-                if ack.heard >= ring.cleared() || !self.was_too_old(plan, ring, sample) {
+                let heard = ack.heard >= ring.cleared() && !ack.of_another;
+                if heard || !self.was_too_old(plan, ring, sample) {
                     return Err(format!(
                         "sample {time} of series {topic} was acknowledged ({ack:?}) and is gone"
                     ));
