@@ -151,5 +151,6 @@ async fn a_node_of_the_version_before_knows_of_devices_alone() {
     until("a knows that it is gone", || online(&a, &there).is_empty()).await;
     assert_eq!((people(&b), b.store.attention(&here)), (Vec::new(), Level::None));
     assert_eq!(a.store.signal(&ana, &id("ben"), "1".into()), Err(NotSent::NotPresent));
+    a.counts().await;
     assert_eq!(a.append("s", 0..3).await, Copies(2), "and the link goes on");
 }

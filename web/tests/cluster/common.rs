@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Longer than anything here should take: a guard against waiting forever.
-pub(crate) const GUARD: Duration = Duration::from_secs(60);
+pub(crate) const GUARD: Duration = Duration::from_secs(180);
 /// How long devices may wait for an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(60);
 

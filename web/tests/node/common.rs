@@ -126,9 +126,14 @@ impl Node {
 
     /// Serves the node on a port of its own.
     pub(crate) async fn serve(&self) -> SocketAddr {
+        self.serve_within(Limits::default()).await
+    }
+
+    /// The same, within other limits.
+    pub(crate) async fn serve_within(&self, limits: Limits) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(listener, Limits::default());
+        let server = Server::new(listener, limits);
         tokio::spawn(server.run(self.router.clone(), self.state.stop().clone()));
         address
     }

@@ -7,6 +7,7 @@ use store::Values;
 use store::cluster::view::NodeState;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use web::server::Limits;
 
 use crate::common::{GUARD, Heard, Node, Socket, connect, hear, numbers, say};
 
@@ -256,7 +257,9 @@ async fn binary_frames_are_named_before_they_come_and_texts_stay_json() {
 async fn a_viewer_that_does_not_keep_up_is_told_and_then_gets_what_the_ring_holds() {
     let node = Node::open();
     node.append("s/a", [START], numbers(1, vec![0.0])).await;
-    let mut socket = open(&node).await;
+    // However long it takes until this one reads again, it is not given up.
+    let patient = Limits { read_within: GUARD, ..Limits::default() };
+    let mut socket = connect(&format!("ws://{}/api/v1/live", node.serve_within(patient).await)).await;
     let mut seen = Seen::default();
     say(&mut socket, json!({"type": "watch", "id": 1, "series": ["s/a"], "backfill": 1})).await;
     seen.until(&mut socket, "s/a", 1).await;
