@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use firmware_sim::demo::ports;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioExecutor;
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,6 +18,12 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// Longest wait for the node to say something.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Free addresses. While a node is dead none of its ports is drawn for somebody's connection, so that it can come back.
+pub fn addresses<const COUNT: usize>() -> [String; COUNT] {
+    let ports = ports::free([127, 0, 0, 1].into(), COUNT).expect("there are free ports");
+    std::array::from_fn(|at| format!("127.0.0.1:{}", ports[at]))
+}
 
 /// A running node; killed (SIGKILL) when dropped.
 pub struct Node {
@@ -35,9 +42,10 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// Starts a node on `data` and any free HTTP port.
+    /// Starts a node on `data` and any free HTTP port that it can have again.
     pub async fn start(data: &Path) -> Self {
-        Self::start_at(data, "127.0.0.1:0").await
+        let [http] = addresses();
+        Self::start_at(data, &http).await
     }
 
     /// Starts a node at this HTTP address.

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::chromium::{Chromium, is_long_run};
-use crate::node::{Device, Node, now_ms};
+use crate::node::{Device, Node, addresses, now_ms};
 use crate::rooms::{PEOPLE, call};
 
 /// What the connection's pill says, and the node that the page is on.
@@ -25,11 +25,11 @@ struct Trio {
 impl Trio {
     async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let any = "127.0.0.1:0";
-        let a = Node::start_as("a", &data.path().join("a"), any, any, &[]).await;
+        let at = addresses::<6>();
+        let a = Node::start_as("a", &data.path().join("a"), &at[0], &at[1], &[]).await;
         let seeds = [a.peer.clone()];
-        let b = Node::start_as("b", &data.path().join("b"), any, any, &seeds).await;
-        let c = Node::start_as("c", &data.path().join("c"), any, any, &seeds).await;
+        let b = Node::start_as("b", &data.path().join("b"), &at[2], &at[3], &seeds).await;
+        let c = Node::start_as("c", &data.path().join("c"), &at[4], &at[5], &seeds).await;
         let trio = Self { nodes: [Some(a), Some(b), Some(c)], data };
         for node in trio.nodes.iter().flatten() {
             node.until_ready().await;

@@ -160,6 +160,12 @@ impl Load {
     }
 }
 
+/// Sends one sample, which is kept on two nodes by the answer, or on more: the last may be as quick.
+pub(crate) async fn keep_on(http: SocketAddr, sensor: &str, ts: f64, value: f64) {
+    let copies = send_to(http, sensor, ts, value).await;
+    assert!(copies.as_ref().is_ok_and(|copies| *copies >= 2), "durable on two nodes: {copies:?}");
+}
+
 /// Sends one sample to this very node and waits for its acknowledgement: how many copies it has.
 pub(crate) async fn send_to(http: SocketAddr, sensor: &str, ts: f64, value: f64) -> Result<u64, String> {
     let url = format!("ws://{http}/api/v1/ingest/ws");

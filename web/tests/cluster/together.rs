@@ -7,7 +7,7 @@ use firmware_sim::demo::cluster::{Cluster, members};
 use firmware_sim::demo::http;
 use serde_json::Value;
 
-use crate::common::{GUARD, Load, Size, alone, delete, now_ms, plan, seed, send_to};
+use crate::common::{GUARD, Load, Size, alone, delete, keep_on, now_ms, plan, seed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_find_each_other_and_any_answers_for_all() {
@@ -27,7 +27,7 @@ async fn three_nodes_find_each_other_and_any_answers_for_all() {
     for (at, node) in nodes.iter().enumerate() {
         let sensor = format!("s-{}", node.node);
         let ts = began + at as f64;
-        assert_eq!(send_to(node.http, &sensor, ts, 20.5).await, Ok(2), "durable on two of three");
+        keep_on(node.http, &sensor, ts, 20.5).await;
         for other in &nodes {
             let what = format!("{} answers for {}", other.node, node.node);
             let answers = cluster.eventually(&what, GUARD, async || {
@@ -69,7 +69,7 @@ async fn a_sensor_cleared_on_one_node_is_gone_on_all_and_one_that_was_away_does_
     };
     let began = now_ms();
     for (ts, node) in [(began, a), (began + 1.0, b), (began + 2.0, c)] {
-        assert_eq!(send_to(node, "s", ts, 20.5).await, Ok(2));
+        keep_on(node, "s", ts, 20.5).await;
     }
     for node in [a, b, c] {
         holds(&cluster, node, &[began, began + 1.0, began + 2.0]).await;
@@ -85,8 +85,8 @@ async fn a_sensor_cleared_on_one_node_is_gone_on_all_and_one_that_was_away_does_
         holds(&cluster, node, &[]).await;
     }
     // It sends again, older samples too.
-    assert_eq!(send_to(b, "s", began - 5.0, 21.0).await, Ok(2));
-    assert_eq!(send_to(c, "s", began + 1.0, 22.0).await, Ok(2));
+    keep_on(b, "s", began - 5.0, 21.0).await;
+    keep_on(c, "s", began + 1.0, 22.0).await;
     for node in [a, b, c] {
         holds(&cluster, node, &[began - 5.0, began + 1.0]).await;
     }
