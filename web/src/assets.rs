@@ -2,6 +2,9 @@
 //!
 //! A browser keeps them but asks each time whether they changed (`ETag`, answered 304 without a body), so that after an
 //! upgrade no page runs with the scripts of the version before. A debug build reads them from the disk.
+//!
+//! Scripts and styles are sent without the lines that are comments as a whole, and without indentation: the pages need no
+//! tool to be built, and what explains them costs browsers nothing. All of them compressed are at most 80 kB (a browser test).
 
 use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
@@ -27,7 +30,36 @@ fn get(path: &str, headers: &HeaderMap) -> Option<Response> {
     if cached {
         return Some((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    Some((head, [(CONTENT_TYPE, content_type(file.metadata.mimetype()))], file.data).into_response())
+    let kind = content_type(file.metadata.mimetype());
+    let data = match std::str::from_utf8(&file.data) {
+        Ok(text) if kind.starts_with("text/") => lean(text).into_bytes(),
+        _ => file.data.into_owned(),
+    };
+    Some((head, [(CONTENT_TYPE, kind)], data).into_response())
+}
+
+/// A script or style without comments that are lines of their own, and without indentation. It looks at whole lines alone, so
+/// it holds for text in which no string goes on over lines: true of ours, and tested.
+fn lean(text: &str) -> String {
+    let mut lean = String::with_capacity(text.len());
+    let mut inside = false;
+    for line in text.lines().map(str::trim) {
+        let ends = line.find("*/").map(|at| at + "*/".len() == line.len());
+        if inside {
+            inside = ends.is_none();
+            continue;
+        }
+        // What begins with a comment and goes on behind it is code.
+        if line.starts_with("/*") && ends != Some(false) {
+            inside = ends.is_none();
+            continue;
+        }
+        if !line.is_empty() && !line.starts_with("//") {
+            lean.push_str(line);
+            lean.push('\n');
+        }
+    }
+    lean
 }
 
 /// `GET /assets/{*path}`.
@@ -83,6 +115,24 @@ mod tests {
             |value: HeaderValue| get("css/app.css", &HeaderMap::from_iter([(IF_NONE_MATCH, value)])).unwrap();
         assert_eq!(ask(tag).status(), StatusCode::NOT_MODIFIED);
         assert_eq!(ask(HeaderValue::from_static("\"other\"")).status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn comments_are_not_sent() {
+        let text = "// why\n/** @param {x} y\n * more\n */\n  const a = 'http://b'; // kept\n\n/* one line */\nb();\n/** @type {x} */ (c)();\n";
+        assert_eq!(lean(text), "const a = 'http://b'; // kept\nb();\n/** @type {x} */ (c)();\n");
+        // What `lean` relies on: no template goes on over lines, and no comment begins behind code and ends further down.
+        for path in Ui::iter() {
+            let file = Ui::get(&path).unwrap();
+            for line in String::from_utf8_lossy(&file.data).lines().map(str::trim) {
+                assert!(!line.starts_with("*/") || line == "*/", "{path}: {line}");
+                if line.starts_with("//") || line.starts_with('*') || line.starts_with("/*") {
+                    continue;
+                }
+                assert_eq!(line.matches('`').count() % 2, 0, "{path}: {line}");
+                assert!(line.rfind("/*").is_none_or(|at| line[at..].contains("*/")), "{path}: {line}");
+            }
+        }
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl IntoResponse for Page {
                             span { "Sensorium" }
                         }
                         nav.bar-nav aria-label="Main" {
-                            a.quiet.wide href="/" aria-current=[current(&["lobby.js", "first-run.js"])] { "Sensors" }
+                            a.quiet.wide href="/" aria-current=[current(&["lobby.js", "first-run.js"])] { "Lobby" }
+                            a.quiet href="/sense" aria-current=[current(&["sense.js"])] { "Sense" }
                             a.quiet href="/cluster" aria-current=[current(&["cluster.js"])] { "Cluster" }
                         }
                         div.bar-end {
@@ -109,6 +110,28 @@ pub(super) fn line(command: &str) -> Markup {
         div.line {
             pre tabindex="0" { code { (command) } }
             button type="button" data-role="copy" hidden { "Copy" }
+        }
+    }
+}
+
+/// Choices of the charts' window: milliseconds (as in `charts/view.js`) and how people say it.
+const WINDOWS: [(u32, &str); 7] = [
+    (5_000, "5 s"),
+    (10_000, "10 s"),
+    (30_000, "30 s"),
+    (60_000, "1 min"),
+    (300_000, "5 min"),
+    (900_000, "15 min"),
+    (3_600_000, "1 h"),
+];
+
+/// The choice of the charts' window.
+pub(super) fn windows() -> Markup {
+    html! {
+        div.windows role="group" aria-label="Time window" {
+            @for (ms, label) in WINDOWS {
+                button type="button" data-window=(ms) aria-pressed="false" { (label) }
+            }
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn page(state: &State, what: &What<'_>) -> Page {
                     }
                 }
             }
-            p { a.button href="/" { "See all sensors" } }
+            p { a.button href="/" { "To the lobby" } }
         }
     };
     let title = match what {

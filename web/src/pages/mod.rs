@@ -8,6 +8,7 @@ mod layout;
 mod lobby;
 mod missing;
 mod room;
+mod sense;
 mod sensor;
 
 use axum::Router;
@@ -28,6 +29,7 @@ pub fn router() -> Router<State> {
         .route("/rooms/{room}", get(room))
         .route("/join/{code}", get(join))
         .route("/cluster", get(cluster))
+        .route("/sense", get(sense))
         .route("/assets/{*path}", get(assets::serve))
         .route("/favicon.ico", get(assets::favicon))
 }
@@ -82,4 +84,9 @@ async fn join(Shared(state): Shared<State>, Peer(from): Peer, Path(code): Path<S
 /// `GET /cluster`: the nodes.
 async fn cluster(Shared(state): Shared<State>) -> Response {
     cluster::page(&state).into_response()
+}
+
+/// `GET /sense`: this browser as a sensor.
+async fn sense(Shared(state): Shared<State>) -> Response {
+    sense::page(&state).into_response()
 }

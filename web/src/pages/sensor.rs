@@ -4,26 +4,15 @@
 use maud::{Markup, html};
 use store::{Attribute, AttributeView, Kind, OwnedValue, SensorView};
 
-use super::layout::Page;
+use super::layout::{Page, windows};
 use crate::State;
-
-/// Choices of the charts' window: milliseconds (as in `charts/view.js`) and how people say it.
-const WINDOWS: [(u32, &str); 7] = [
-    (5_000, "5 s"),
-    (10_000, "10 s"),
-    (30_000, "30 s"),
-    (60_000, "1 min"),
-    (300_000, "5 min"),
-    (900_000, "15 min"),
-    (3_600_000, "1 h"),
-];
 
 /// The page.
 pub(super) fn page(state: &State, view: &SensorView) -> Page {
     let id = view.sensor.as_str();
     let name = view.name.as_deref().unwrap_or(id);
     let body = html! {
-        nav.crumbs aria-label="Breadcrumb" { a href="/" { "Sensors" } span aria-hidden="true" { "/" } span { (id) } }
+        nav.crumbs aria-label="Breadcrumb" { a href="/" { "Lobby" } span aria-hidden="true" { "/" } span { (id) } }
         div.page-head data-role="sensor" data-sensor=(id) data-online=(view.online) {
             h1 { (name) }
             span.pill data-role="sensor-state" data-state=(if view.online { "live" } else { "offline" }) {
@@ -39,6 +28,10 @@ pub(super) fn page(state: &State, view: &SensorView) -> Page {
             p.empty data-role="empty" {
                 "This sensor has said hello but measured nothing yet. Its attributes appear here with their first sample."
             }
+        }
+        section.ledger aria-label="What became of its samples" {
+            h2 { "What became of its samples" }
+            ul.facts data-role="ledger" { li.hint { "Loading…" } }
         }
         p.keys {
             "Keys: " kbd { "space" } " pause or go live · on a chart " kbd { "←" } kbd { "→" } " look back, "
@@ -142,13 +135,11 @@ fn tools(sensor: &str, attribute: &Attribute) -> Markup {
     html! {
         div.tools {
             button.play type="button" data-role="play" data-state="live" { "Live" }
-            div.windows role="group" aria-label="Time window" {
-                @for (ms, label) in WINDOWS {
-                    button type="button" data-window=(ms) aria-pressed="false" { (label) }
-                }
-            }
+            (windows())
             span.grow {}
             span.note data-role="note" {}
+            span.note data-role="latency" title="From when the device measured to when this page had it: half of the samples came faster" {}
+            button.quiet type="button" data-role="png" title="What the charts show now, as a picture" { "PNG" }
             a.quiet href={ "/api/v1/sensors/" (sensor) "/" (attribute) "/samples?limit=100000" } data-role="csv"
                 download={ (sensor) "_" (attribute) ".csv" } { "CSV" }
         }

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 /// Longest that a page may take to become what a test waits for. A guard, far beyond what a starved machine needs: what a
 /// page should take is a figure, and figures are asserted in the long runs alone (`SENSORIUM_SLOW=1`).
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Longest that the browser may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -135,6 +135,30 @@ impl Chromium {
             let text = self.run("return document.body.innerText.slice(0, 2000)").await;
             panic!("the page never became: {condition}\nit reads: {text}\nits log: {:?}", self.log().await);
         }
+    }
+
+    /// Clicks where the element is, as a mouse does, once it is there; what covers it gets the click.
+    pub async fn click(&self, css: &str) {
+        let locator = fantoccini::Locator::Css(css);
+        for _ in 0..100 {
+            self.until(&format!("document.querySelector({css:?})?.checkVisibility()")).await;
+            // Away from what sticks to the window's edges.
+            self.run(&format!("document.querySelector({css:?})?.scrollIntoView({{ block: 'center' }})"))
+                .await;
+            match async { self.page.find(locator).await?.click().await }.await {
+                Ok(()) => return,
+                // Its list was written anew in between.
+                Err(error) if error.is_stale_element_reference() || error.is_no_such_element() => {}
+                Err(error) => panic!("{css} is not to be clicked: {error}"),
+            }
+        }
+        panic!("{css} never stayed for a click");
+    }
+
+    /// Types into whatever has the focus.
+    pub async fn type_keys(&self, keys: &str) {
+        let focused = self.page.active_element().await.unwrap();
+        focused.send_keys(keys).await.unwrap_or_else(|error| panic!("{keys:?} is not to be typed: {error}"));
     }
 
     /// Runs a script in the page and returns what it returns.

@@ -5,9 +5,12 @@
 
 mod chromium;
 mod cluster;
+mod lobby;
 mod node;
 mod pair;
 mod rooms;
+mod sense;
+mod tiles;
 mod trio;
 
 use chromium::Chromium;
@@ -274,6 +277,27 @@ async fn an_attribute_that_is_new_gets_a_card_and_texts_are_listed() {
          document.querySelector('[data-attribute=heartrate] [data-role=csv]').click()",
     ).await;
     browser.until("/^ts,\\w+\\r?\\n\\d+(\\.\\d+)?,70\\r?\\n$/.test(window.saved)").await;
+    // The chart as a picture: its first bytes are those of a PNG.
+    browser.run(
+        "URL.createObjectURL = (blob) => { blob.arrayBuffer().then((bytes) => { window.png = [...new Uint8Array(bytes).subarray(0, 8)]; }); return '#saved'; };
+         document.querySelector('[data-attribute=heartrate] [data-role=png]').click()",
+    ).await;
+    browser.until("window.png?.join() === '137,80,78,71,13,10,26,10'").await;
+    // What became of the samples, in words.
+    let ledger = "document.querySelector('[data-role=ledger]').textContent";
+    browser.until(&format!("{ledger}.startsWith('2 samples were received; 2 of them stored.')")).await;
+    let again = json!({ "attribute": "heartrate", "ts": now_ms() - 60_000, "interval_ms": 1000, "values": [64, 65, 66] });
+    device.send(again.clone()).await;
+    device.send(again).await;
+    browser.until(&format!("{ledger}.includes('3 were sent again and already there')")).await;
+    // They are from a minute ago: the chart shades where they lie, and says why; of the others it says how fast they were.
+    // However long ago that was by now, an hour has it.
+    browser.click("[data-attribute=heartrate] [data-window=\"3600000\"]").await;
+    browser.until("document.querySelector('[data-attribute=heartrate] [data-role=note]').textContent === 'Shaded: came afterwards.'").await;
+    let filled = "sensorium.series('strap-7/heartrate').filled";
+    browser.until(&format!("{filled}.length === 1 && {filled}[0].to - {filled}[0].from === 2000")).await;
+    device.measure("heartrate", json!(67)).await;
+    browser.until("/^\\d+ ms from the device$/.test(document.querySelector('[data-attribute=heartrate] [data-role=latency]').textContent)").await;
     device.measure("geolocation", json!([52.5, 13.25, 5, null, 1.5, 90])).await;
     browser.until("document.querySelector('[data-attribute=geolocation] .words').textContent.includes('Latitude 52.500000°, longitude 13.250000°')").await;
     browser.assert_no_errors(&[]).await;
@@ -343,22 +367,27 @@ async fn a_thousand_sensors_cost_only_those_in_sight() {
     };
     gateway.send(samples(20.5)).await;
     browser.page.goto(&node.page("/")).await.unwrap();
-    browser.until(&format!("document.querySelectorAll('.card').length === {SENSORS}")).await;
+    browser.until(&format!("sensorium.cards.size === {SENSORS}")).await;
     browser
         .until("document.querySelector('[data-sensor=probe-0000] [data-role=value]').textContent === '20.5'")
         .await;
     let watched = browser.run("return sensorium.live.watches.size").await.as_u64().unwrap();
     assert!((1..100).contains(&watched), "{watched} sensors are watched");
-    browser.run("document.querySelector('[data-sensor=probe-0900]').scrollIntoView()").await;
+    let cards = browser.run("return document.querySelectorAll('.card').length").await.as_u64().unwrap();
+    assert!((1..100).contains(&cards), "{cards} cards are there");
+    browser.run("scrollTo(0, document.documentElement.scrollHeight)").await;
     gateway.send(samples(21.5)).await;
     browser
-        .until("document.querySelector('[data-sensor=probe-0900] [data-role=value]').textContent === '21.5'")
+        .until("document.querySelector('[data-sensor=probe-0999] [data-role=value]').textContent === '21.5'")
+        .await;
+    // Those who cannot see where they are in the list are told.
+    let last = "document.querySelector('[data-sensor=probe-0999]')";
+    browser
+        .until(&format!("{last}.ariaPosInSet === '{SENSORS}' && {last}.ariaSetSize === '{SENSORS}'"))
         .await;
     // Those left behind are let go.
     browser
-        .until(
-            "sensorium.live.watches.size < 100 && !document.querySelector('[data-sensor=probe-0000] .row')",
-        )
+        .until("sensorium.live.watches.size < 100 && !document.querySelector('[data-sensor=probe-0000]')")
         .await;
     if chromium::is_long_run() {
         let slowest = browser.run_async(FRAME_TIMES).await.as_f64().unwrap();
@@ -399,7 +428,18 @@ async fn pages_are_legible_in_dark_and_light_and_on_a_phone() {
             ] }))
             .await;
     }
+    browser.page.goto(&node.page("/cluster")).await.unwrap();
+    let lab = json!({ "name": "Lab with a name that is long", "sensors": ["strap-7"] });
+    let room = rooms::call(&browser, "POST", "rooms", lab).await;
+    let room = format!("/rooms/{}", room["room"].as_str().unwrap());
+    browser.run("localStorage.setItem('sensorium.name', 'Ana')").await;
     for (page, path, ready) in [
+        (
+            "room",
+            &*room,
+            "sensorium.series('strap-7/ecg').length > 500 && document.querySelector('[data-person]')",
+        ),
+        ("sense", "/sense", "document.querySelector('[data-source=pointer]')"),
         ("lobby", "/", "document.querySelector('[data-attribute=imu] [data-role=value]').textContent !== ''"),
         ("sensor", "/sensors/strap-7", "sensorium.series('strap-7/ecg').length === 3000"),
         ("alone", "/cluster", "document.querySelector('[data-node] .badge:not([hidden])')"),
@@ -412,10 +452,10 @@ async fn pages_are_legible_in_dark_and_light_and_on_a_phone() {
 
 /// The page fits and has enough contrast, wide and on a phone, light and dark; keeps a picture of each.
 async fn assert_legible(browser: &Chromium, page: &str, url: &str, ready: &str) {
-    for (device_name, width, height) in [("wide", 1280, 900), ("phone", 390, 844), ("small", 360, 740)] {
+    browser.page.goto(url).await.unwrap();
+    for (device_name, width, height) in [("wide", 1440, 900), ("phone", 390, 844), ("small", 360, 740)] {
+        browser.resize(width, height).await;
         for theme in ["light", "dark"] {
-            browser.resize(width, height).await;
-            browser.page.goto(url).await.unwrap();
             browser.until(ready).await;
             browser
                 .until(&format!(
@@ -436,7 +476,7 @@ async fn assert_legible(browser: &Chromium, page: &str, url: &str, ready: &str) 
 /// Lets charts draw.
 const NEXT_FRAMES: &str = "
     const done = arguments[arguments.length - 1];
-    let left = 40;
+    let left = 8;
     const step = () => (left-- ? requestAnimationFrame(step) : done(true));
     step();";
 
@@ -450,6 +490,41 @@ async fn the_parts_of_the_page_do_what_they_say() {
     println!("an hour of two leads at 360 Hz: {} (milliseconds a drawing)", result["hour"]);
     // Generous on purpose: going through all samples each time would take far longer than this.
     assert!(!chromium::is_long_run() || result["hour"]["next"].as_f64() < Some(60.0), "{}", result["hour"]);
+}
+
+/// Everything that pages may ever load, as it is sent, compressed.
+#[tokio::test]
+async fn all_assets_are_small() {
+    const MOST: u64 = 80_000;
+    stage!(browser, node, data);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ui");
+    let mut paths = Vec::new();
+    let mut folders = vec![folder.clone()];
+    while let Some(one) = folders.pop() {
+        for entry in std::fs::read_dir(one).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else {
+                paths.push(format!("/assets/{}", entry.strip_prefix(&folder).unwrap().display()));
+            }
+        }
+    }
+    assert!(paths.len() > 20, "{paths:?}");
+    browser.page.goto(&node.page("/nonsense")).await.unwrap();
+    let script = format!(
+        "const done = arguments[arguments.length - 1];
+         const size = async (path) => {{
+           const {{ body, ok }} = await fetch(path);
+           if (!ok) throw new Error(path);
+           const packed = body.pipeThrough(new CompressionStream('gzip'));
+           return (await new Response(packed).arrayBuffer()).byteLength;
+         }};
+         Promise.all({}.map(size)).then((sizes) => done(sizes.reduce((a, b) => a + b)), (error) => done(error.message));",
+        json!(paths)
+    );
+    let size = browser.run_async(&script).await;
+    println!("{} files, compressed one by one: {size} bytes", paths.len());
+    assert!(size.as_u64().is_some_and(|size| size <= MOST), "{size}");
 }
 
 /// The page's decoder reads what the node's encoder writes, and refuses what is broken.

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// Longest wait for the node to say something.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Free addresses. While a node is dead none of its ports is drawn for somebody's connection, so that it can come back.
 pub fn addresses<const COUNT: usize>() -> [String; COUNT] {

@@ -24,7 +24,7 @@ pub async fn call(browser: &Chromium, method: &str, path: &str, body: Value) -> 
 }
 
 /// Fills in the name and sends the form.
-async fn say_name(browser: &Chromium, form: &str, name: &str) {
+pub async fn say_name(browser: &Chromium, form: &str, name: &str) {
     let field = fantoccini::Locator::Css("[data-role=my-name]");
     let field = browser.page.wait().for_element(field).await.unwrap();
     field.clear().await.unwrap();
@@ -66,6 +66,7 @@ async fn a_code_a_name_and_in() {
     let enter = json!({"type": "enter", "room": room, "id": "ben", "name": "Ben"});
     ben.send(Message::text(enter.to_string())).await.unwrap();
     browser.until(&format!("{PEOPLE} === 'Ana (you),Ben'")).await;
+    browser.click("[data-role=rename]").await;
     say_name(&browser, "me", "Zoë").await;
     browser.until(&format!("{PEOPLE} === 'Ben,Zoë (you)'")).await;
     browser.page.refresh().await.unwrap();
@@ -73,9 +74,6 @@ async fn a_code_a_name_and_in() {
     let presence = call(&browser, "GET", &format!("rooms/{room}/presence"), Value::Null).await;
     let people = presence["people"].as_array().unwrap();
     assert!(people.len() == 2 && people.iter().any(|one| one["id"] == me["id"]), "{presence}");
-    browser.picture("room").await;
-    browser.resize(390, 844).await;
-    browser.picture("room-phone").await;
     ben.close(None).await.unwrap();
     while ben.next().await.is_some() {}
     browser.until(&format!("{PEOPLE} === 'Zoë (you)'")).await;

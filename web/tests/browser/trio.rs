@@ -266,3 +266,44 @@ async fn a_person_in_a_room_is_there_again_when_their_node_was_killed() {
     assert_eq!(id(&before), id(&after));
     browser.assert_no_errors(&["WebSocket", "ERR_"]).await;
 }
+
+/// A room through the death of the node that served its page: its tiles miss nothing, its invitation and its links lead to
+/// the node that the page is on, and what the browser keeps comes along to that node's address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_outlives_the_node_that_served_it() {
+    let Some(browser) = Chromium::start().await else { return };
+    let mut trio = Trio::start().await;
+    let mut roamer = Roamer::connect(trio.node(0)).await;
+    roamer.frames(5).await;
+    browser.page.goto(&trio.node(0).page("/cluster")).await.unwrap();
+    let made = call(&browser, "POST", "rooms", json!({ "name": "Lab", "sensors": ["s"] })).await;
+    let room = made["room"].as_str().unwrap();
+    browser.run("localStorage.setItem('sensorium.name', 'Ana')").await;
+    browser.page.goto(&trio.node(0).page(&format!("/rooms/{room}"))).await.unwrap();
+    browser.until(&format!("{PEOPLE} === 'Ana (you)'")).await;
+    roamer.assert_shown(&browser).await;
+    browser.click("[data-size=large]").await;
+    let lost = index_of_page(&browser).await;
+    let id = browser.run("return localStorage.getItem('sensorium.person')").await;
+    trio.nodes[lost] = None;
+    roamer.move_to(trio.node((lost + 1) % 3)).await;
+    roamer.frames(5).await;
+    browser.until(&format!("{LINK} === 'Live' && {NODE} !== '{}'", NAMES[lost])).await;
+    roamer.assert_shown(&browser).await;
+    let now = trio.node(index_of_page(&browser).await).http.clone();
+    let code = made["join_code"].as_str().unwrap();
+    browser
+        .until(&format!(
+            "document.querySelector('[data-role=invite] pre').textContent === 'http://{now}/join/{code}'"
+        ))
+        .await;
+    // The other node is another address, where this browser has kept nothing yet.
+    browser.click("[data-role=tile] h3 a").await;
+    browser.until(&format!("location.href === 'http://{now}/sensors/s'")).await;
+    roamer.assert_shown(&browser).await;
+    let kept = browser
+        .run("return ['name', 'person', 'tiles'].map((key) => localStorage.getItem('sensorium.' + key))")
+        .await;
+    assert_eq!(kept, json!(["Ana", id, "large"]));
+    browser.assert_no_errors(&["ERR_"]).await;
+}

@@ -210,9 +210,80 @@ async function hour({ Series, Strip, View }) {
   return { first, next: await draw(20) };
 }
 
+/** A sweep writes once around its paper with a gap ahead of the pen, and over what it wrote the round before. */
+function sweeps({ Series, Sweep, View }) {
+  const canvas = document.body.appendChild(document.createElement('canvas'));
+  const series = new Series(250);
+  const view = new View(10_000);
+  const sweep = new Sweep(canvas, { series, view, channels: [{ index: 0, name: '', color: 0 }] });
+  sweep.width = 600;
+  sweep.height = 150;
+  // Six seconds of a line at 0 mV with a peak each second, and six at 1 mV without.
+  const level = (i) => (i < 1500 ? (i % 250 === 100 ? 1 : 0) : 1);
+  series.join(Float64Array.from({ length: 3000 }, (_, i) => 1_000_000 + i * 4), Float32Array.from({ length: 3000 }, (_, i) => level(i)), 1);
+  check('a round takes six seconds', sweep.windowMs === 6000);
+  const draw = (from, to) => {
+    for (let at = from; at <= to; at += 16) {
+      view.at = at;
+      // The signal is fitted to its lane once, so that heights can be compared.
+      sweep.fitAt = sweep.fitAt === -Infinity ? -Infinity : Infinity;
+      sweep.draw(at);
+    }
+  };
+  const heights = (ts) => {
+    const x = Math.round((((ts / 6000) % 1) * canvas.width));
+    const { data } = canvas.getContext('2d').getImageData(Math.max(0, x - 1), 0, 3, canvas.height);
+    const inked = [];
+    for (let i = 0; i < data.length; i += 4) if (data[i + 1] - data[i] > 60) inked.push(Math.floor(i / 12));
+    return inked;
+  };
+  draw(1_000_000, 1_005_700);
+  const low = heights(1_003_000);
+  check('it is written where the pen was', low.length > 0 && heights(1_001_500).length > 0);
+  check('a peak is up to its height', Math.min(...heights(1_002_400)) < Math.min(...low) - 30);
+  check('nothing is written ahead of the pen', heights(1_005_900).length === 0);
+  draw(1_005_716, 1_009_500);
+  check('the next round is written over it', Math.max(...heights(1_009_000)) < Math.min(...low) - 30);
+  check('the gap goes ahead', heights(1_009_600).length === 0 && heights(1_009_900 - 6000).length > 0);
+  // What comes late is drawn too.
+  series.join([1_009_002], [-0.5], 1);
+  sweep.draw(1_009_600);
+  check('a late sample is drawn', Math.max(...heights(1_009_002)) > Math.max(...low) + 10);
+  const right = view.right;
+  check('a place on it is a moment', Math.abs(sweep.agoAt(sweep.xOf(1234)) - 1234) < 1e-6 && Number.isNaN(sweep.xOf(5990)) && right > 0);
+}
+
+/** What a page lets go of keeps its least and greatest values, for an hour. */
+function letsGo({ Past, Series, View }) {
+  const series = new Series(100);
+  const next = random(3);
+  const count = 50_000;
+  const values = Float32Array.from({ length: count }, () => next() * 10);
+  series.join(Float64Array.from({ length: count }, (_, i) => 1_000_000 + i * 10), values, 1);
+  let shown = null;
+  const past = new Past('s/a', series, new View(5000), { show: (history) => (shown = history) });
+  past.absorb(10_000);
+  past.absorb(15_050);
+  check('the rest is held', series.length === count - 25_050 && series.oldest === 1_000_000 + 250_500);
+  const kept = [...shown.columns[0].subarray(0, shown.length)];
+  check('few are kept of what went', shown.length <= 2 * 253);
+  check('its extremes are kept', Math.max(...kept) === Math.max(...values.subarray(0, 25_050)) && Math.min(...kept) === Math.min(...values.subarray(0, 25_050)));
+  check('none is in both', shown.newest < series.oldest + 1000);
+  past.close();
+}
+
+/** Limits: usual ones by kind, a person's own before them. */
+function limits({ beyond, limitsOf, setLimits }) {
+  check('usual limits', limitsOf('x/t', 'temperature').high === 27 && limitsOf('x/e', 'ecg').high === null);
+  setLimits('x/t', { low: null, high: 5 });
+  const own = limitsOf('x/t', 'temperature');
+  check('own limits', own.low === null && beyond(6, own) === 'high' && beyond(5, own) === '' && beyond(-99, own) === '');
+  check('nothing is beyond nothing', beyond(NaN, own) === '' && beyond(1, { low: 2, high: null }) === 'low');
+}
+
 (async () => {
   const modules = await Promise.all(
-    ['series', 'state', 'format', 'charts/columns', 'charts/strip', 'charts/view'].map((name) =>
+    ['series', 'state', 'format', 'limits', 'charts/columns', 'charts/past', 'charts/strip', 'charts/sweep', 'charts/view'].map((name) =>
       import(`/assets/js/${name}.js`),
     ),
   );
@@ -224,5 +295,8 @@ async function hour({ Series, Strip, View }) {
   // An instance of its own: the page has moved nowhere.
   ways(await import('/assets/js/nodes.js?of-this-test'));
   await gapStaysClear(all);
+  sweeps(all);
+  letsGo(all);
+  limits(all);
   return { failures, hour: await hour(all) };
 })().then(done, (error) => done({ failures: [error.stack] }));

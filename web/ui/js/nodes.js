@@ -2,6 +2,8 @@
 // Which node this page is on, and which it may turn to. One for each page, like its clock: the live connection says when
 // to leave, and everything that asks a node or links to one goes where the connection goes.
 
+import { pack } from './keep.js';
+
 /** Addresses remembered; further ones that a node tells of are not. */
 const MAX_KNOWN = 64;
 /** How long an answer may take. */
@@ -110,7 +112,7 @@ export function ask(path, options = {}) {
  */
 export function go(path) {
   if (here.base === location.origin && path === location.pathname) location.reload();
-  else location.assign(url(path));
+  else location.assign(here.base === location.origin ? url(path) : pack(url(path)));
 }
 
 /** @param {string} name of the node that is at `here.base` */

@@ -2,36 +2,13 @@
 // Who looks at this page: an id that this browser drew once, and the name that its user goes by in rooms. Both stay in the
 // browser, so that whoever comes back, in another tab or through another node's connection, is the same person.
 
-const ID = 'sensorium.person';
-const NAME = 'sensorium.name';
+import { keep, read } from './keep.js';
+
+const ID = 'person';
+const NAME = 'name';
 /** Characters of an id, drawn at random. */
 const ID_CHARS = 20;
 const LETTERS = '0123456789abcdefghijklmnopqrstuvwxyz';
-
-/** For browsers that keep nothing: until the page is left. */
-const kept = new Map();
-
-/** @param {string} key */
-function read(key) {
-  try {
-    return localStorage.getItem(key) ?? kept.get(key) ?? '';
-  } catch {
-    return kept.get(key) ?? '';
-  }
-}
-
-/**
- * @param {string} key
- * @param {string} value
- */
-function keep(key, value) {
-  kept.set(key, value);
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // It is kept for this page.
-  }
-}
 
 /** The id of whoever uses this browser. */
 export function id() {

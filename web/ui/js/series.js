@@ -14,6 +14,12 @@ const GAP_INTERVALS = 3;
 const SKEW_MS = 10_000;
 /** Times ahead of the node's clock by more than this mean a wrong clock. */
 const AHEAD_MS = 1500;
+/** What arrives so much later than it was measured, or than newer ones, was filled in afterwards. */
+const FILLED_MS = 10_000;
+/** Stretches of time that are remembered as filled in; the oldest is forgotten for one more. */
+const MAX_FILLED = 100;
+/** Arrivals that the usual latency is told from. */
+const LATENCIES = 31;
 /** Two arrivals within this time show that the series is running, whatever its clock says. */
 const RUNNING_MS = 5000;
 
@@ -34,6 +40,10 @@ export class Series {
     this.columns = [];
     /** Node time at which the newest sample arrived live, or NaN. */
     this.arrived = NaN;
+    /** @type {{ from: number, to: number }[]} stretches of time whose samples came afterwards, while this page was open */
+    this.filled = [];
+    /** @type {number[]} how long the last samples took from the device to this page, ms */
+    this.latencies = [];
     /** How far the device's clock is behind the node's, where it is plainly wrong. */
     this.skew = 0;
     this.dropped = 0;
@@ -134,6 +144,45 @@ export class Series {
     const behind = now - this.newest;
     if (behind > -AHEAD_MS && behind < SKEW_MS) this.skew = 0;
     else if (running && (this.skew === 0 || Math.abs(behind - this.skew) > AHEAD_MS)) this.skew = behind;
+  }
+
+  /** Half of the last samples came faster than this, in ms; NaN while none has come live. */
+  get latency() {
+    return [...this.latencies].sort((a, b) => a - b)[this.latencies.length >> 1] ?? NaN;
+  }
+
+  /**
+   * Notes when samples came live: how long the newest took, and which stretch was filled in afterwards.
+   * @param {ArrayLike<number>} times as they came
+   * @param {number} now the node's time
+   * @param {number} before the newest time held before they arrived
+   */
+  came(times, now, before) {
+    let from = Infinity;
+    let to = -Infinity;
+    let newest = -Infinity;
+    for (let i = 0; i < times.length; i += 1) {
+      newest = Math.max(newest, times[i]);
+      if (!(times[i] < before) && !(now - times[i] - this.skew > FILLED_MS)) continue;
+      from = Math.min(from, times[i]);
+      to = Math.max(to, times[i]);
+    }
+    if (from <= to) this.#fill(from, to);
+    else if (newest > -Infinity) this.latencies = [...this.latencies, now - newest].slice(-LATENCIES);
+  }
+
+  /**
+   * @param {number} from
+   * @param {number} to
+   */
+  #fill(from, to) {
+    const last = this.filled.at(-1);
+    if (last && from - last.to <= this.gap && last.from - to <= this.gap) {
+      last.from = Math.min(last.from, from);
+      last.to = Math.max(last.to, to);
+    } else {
+      this.filled = [...this.filled, { from, to }].slice(-MAX_FILLED);
+    }
   }
 
   /**

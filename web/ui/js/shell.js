@@ -2,6 +2,7 @@
 // What every live page shares: the connection, the words that say how it is and where it leads, links that follow it,
 // and small helpers for elements.
 
+import { pack } from './keep.js';
 import { Live } from './live.js';
 import * as nodes from './nodes.js';
 import { show } from './state.js';
@@ -70,11 +71,26 @@ function followWithLinks() {
       event,
       ({ target }) => {
         const link = target instanceof Element ? target.closest('a[href]') : null;
-        if (link instanceof HTMLAnchorElement) lead(link);
+        if (!(link instanceof HTMLAnchorElement)) return;
+        lead(link);
+        // What the browser keeps for its user comes along to another node's address.
+        if (event.endsWith('click') && link.origin !== location.origin && nodes.isNode(link.origin)) carry(link);
       },
       { capture: true },
     );
   }
+}
+
+/**
+ * Adds what the browser keeps to a link that is being followed; afterwards it is as it was.
+ * @param {HTMLAnchorElement} link
+ */
+function carry(link) {
+  const href = link.href;
+  link.href = pack(href);
+  setTimeout(() => {
+    link.href = href;
+  });
 }
 
 /**
@@ -106,9 +122,12 @@ export function element(tag, attributes = {}, children = []) {
  * Writes text only when it changed: an unchanged page costs no layout.
  * @param {Element} target
  * @param {string} text
+ * @returns {boolean} whether it changed
  */
 export function write(target, text) {
-  if (target.textContent !== text) target.textContent = text;
+  if (target.textContent === text) return false;
+  target.textContent = text;
+  return true;
 }
 
 /** An answer that is an error, with the reason that the node gave. */
@@ -127,8 +146,27 @@ export class Refused extends Error {
  * The API's answer as JSON, or an error with the reason that it gave.
  * @param {string} path below /api/v1
  */
-export async function get(path) {
-  const response = await nodes.ask(`/api/v1/${path}`, { headers: { accept: 'application/json' } });
+export function get(path) {
+  return ask(path, { headers: { accept: 'application/json' } });
+}
+
+/**
+ * Changes something, and gives the answer as `get` does.
+ * @param {string} method
+ * @param {string} path below /api/v1
+ * @param {object} [body]
+ */
+export function send(method, path, body) {
+  const headers = { accept: 'application/json', 'content-type': 'application/json' };
+  return ask(path, { method, headers, body: body && JSON.stringify(body) });
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ */
+async function ask(path, options) {
+  const response = await nodes.ask(`/api/v1/${path}`, options);
   const body = await response.json().catch(() => null);
   if (!response.ok) throw new Refused(response.status, body?.error?.message ?? `the node answered ${response.status}`);
   return body;

@@ -22,6 +22,8 @@
   };
 
   apply(stored());
+  // A choice made at another node's address came along with the link.
+  document.addEventListener('sensorium:kept', () => apply(stored()));
 
   document.addEventListener('DOMContentLoaded', () => {
     const button = document.querySelector('[data-role="theme"]');

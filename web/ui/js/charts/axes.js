@@ -12,6 +12,9 @@ const MIN_FINE_PX = 2.5;
 /** About how many CSS pixels lie between two labels. */
 const ROW_PX = 44;
 const TIME_PX = 84;
+/** No label stands nearer to the edge of a band than this, nor to the name of one. */
+const EDGE_PX = 4;
+const NAME_PX = 18;
 
 /**
  * @typedef {object} Band where to draw, in device pixels
@@ -76,14 +79,14 @@ export function drawAxis(g, band, lane, ratio, onPaper, name) {
   g.textBaseline = 'middle';
   if (lane.high > lane.low) {
     const rows = Math.max(2, Math.floor(band.h / (ROW_PX * ratio)));
-    const step = nice((lane.high - lane.low) / rows);
+    const step = stepOf(lane, rows);
     const decimals = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
     g.strokeStyle = colors.grid;
     g.lineWidth = Math.max(1, Math.round(ratio));
     g.beginPath();
     for (let v = Math.ceil(lane.low / step) * step; v <= lane.high; v += step) {
       const y = Math.round(band.y + ((lane.high - v) / (lane.high - lane.low)) * band.h) + 0.5;
-      if (y < band.y + 4 * ratio || y > band.y + band.h - 4 * ratio) continue;
+      if (y < band.y + (name && !onPaper ? NAME_PX : EDGE_PX) * ratio || y > band.y + band.h - EDGE_PX * ratio) continue;
       if (!onPaper) line(g, band.x, y, band.x + band.w, y);
       g.fillText(number(Math.abs(v) < step / 1e6 ? 0 : v, decimals), band.x - 8 * ratio, y);
     }
@@ -92,7 +95,8 @@ export function drawAxis(g, band, lane, ratio, onPaper, name) {
   if (name) {
     g.textAlign = 'left';
     g.textBaseline = 'top';
-    g.fillText(name, band.x + 6 * ratio, band.y + 4 * ratio);
+    // On paper beside the line, otherwise in the margin.
+    g.fillText(name, onPaper ? band.x + 6 * ratio : 0, band.y + (onPaper ? 4 * ratio : 0));
   }
 }
 
@@ -137,6 +141,17 @@ export function drawTimes(g, box, left, right, ratio, onPaper) {
 function line(g, x0, y0, x1, y1) {
   g.moveTo(x0, y0);
   g.lineTo(x1, y1);
+}
+
+/**
+ * The distance between labels: as near to `rows` of them as round numbers allow, but never fewer than two.
+ * @param {Range} range
+ * @param {number} rows
+ */
+function stepOf({ low, high }, rows) {
+  const lines = (/** @type {number} */ step) => Math.floor(high / step) - Math.ceil(low / step) + 1;
+  const step = nice((high - low) / rows);
+  return lines(step) >= 2 ? step : nice((high - low) / rows / 2.5);
 }
 
 /**

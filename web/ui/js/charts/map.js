@@ -31,6 +31,21 @@ export function metres(place, origin) {
   return { east: turn * METRES_PER_DEGREE * shrink, north: (place.lat - origin.lat) * METRES_PER_DEGREE };
 }
 
+/**
+ * Places from the API's samples; without those that have no coordinates.
+ * @param {{ ts: number, value: (number | null)[] }[]} samples
+ * @returns {Place[]}
+ */
+export function placesOf(samples) {
+  const places = samples.map(({ ts, value: [lat, lon, accuracy] }) => ({
+    ts,
+    lat: lat ?? NaN,
+    lon: lon ?? NaN,
+    accuracy: accuracy ?? NaN,
+  }));
+  return places.filter(({ lat, lon }) => Number.isFinite(lat) && Number.isFinite(lon));
+}
+
 export class TrailMap {
   /**
    * @param {HTMLCanvasElement} canvas
@@ -85,15 +100,13 @@ export class TrailMap {
     const ratio = window.devicePixelRatio || 1;
     const points = this.places.map((place) => metres(place, here));
     const accuracy = Number.isFinite(here.accuracy) ? here.accuracy : 0;
-    const box = points.reduce(
-      (b, p) => ({
-        west: Math.min(b.west, p.east),
-        east: Math.max(b.east, p.east),
-        south: Math.min(b.south, p.north),
-        north: Math.max(b.north, p.north),
-      }),
-      { west: -accuracy, east: accuracy, south: -accuracy, north: accuracy },
-    );
+    const box = { west: -accuracy, east: accuracy, south: -accuracy, north: accuracy };
+    for (const { east, north } of points) {
+      box.west = Math.min(box.west, east);
+      box.east = Math.max(box.east, east);
+      box.south = Math.min(box.south, north);
+      box.north = Math.max(box.north, north);
+    }
     const extent = Math.max(
       MIN_EXTENT_M,
       box.north - box.south,

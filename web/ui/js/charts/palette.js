@@ -6,6 +6,8 @@
  * @property {string[]} lines a colour per channel
  * @property {string} text
  * @property {string} grid
+ * @property {string} limit
+ * @property {string} filled
  * @property {string} paper
  * @property {string} paperFine
  * @property {string} paperBold
@@ -41,6 +43,8 @@ export function palette() {
       lines: Array.from({ length: LINES }, (_, i) => read(`--line-${i + 1}`)),
       text: read('--muted'),
       grid: read('--grid'),
+      limit: read('--bad'),
+      filled: read('--filled'),
       paper: read('--paper'),
       paperFine: read('--paper-fine'),
       paperBold: read('--paper-bold'),

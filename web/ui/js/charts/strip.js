@@ -42,6 +42,7 @@ const PAPER_DRIFT = 0.35;
  * @property {number} color index into the palette
  *
  * @typedef {object} Lane a band of the chart with its own y-axis
+ * @property {string} name
  * @property {Channel[]} channels
  * @property {number} low
  * @property {number} high
@@ -58,8 +59,9 @@ export class Strip {
    * @param {View} options.view
    * @param {Channel[]} options.channels
    * @param {boolean} options.paper ECG paper, a lane per channel
+   * @param {{ name: string, channels: Channel[] }[]} [options.lanes] bands one below the other, where not all share one
    */
-  constructor(host, canvas, { series, history, view, channels, paper }) {
+  constructor(host, canvas, { series, history, view, channels, paper, lanes }) {
     this.host = host;
     this.canvas = canvas;
     this.series = series;
@@ -67,9 +69,12 @@ export class Strip {
     this.view = view;
     this.channels = channels;
     this.paper = paper;
-    const groups = paper ? channels.map((channel) => [channel]) : [channels];
+    const alone = paper ? channels.map((channel) => ({ name: channel.name, channels: [channel] })) : null;
+    const groups = lanes ?? alone ?? [{ name: '', channels }];
     /** @type {Lane[]} */
-    this.lanes = groups.map((group) => ({ channels: group, low: NaN, high: NaN, narrowSince: NaN }));
+    this.lanes = groups.map((group) => ({ ...group, low: NaN, high: NaN, narrowSince: NaN }));
+    /** Values at which a line is drawn across, where they are in sight. */
+    this.limits = /** @type {number[]} */ ([]);
     /** @type {Map<number, Columns>} */
     this.columns = new Map();
     this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d', { alpha: true }));
@@ -106,6 +111,18 @@ export class Strip {
     return Math.max(1, this.width - LEFT);
   }
 
+  /** @param {number} ago ms behind the view's right edge */
+  xOf(ago) {
+    const share = 1 - ago / this.view.windowMs;
+    return share >= 0 && share <= 1 && this.width > 0 ? LEFT + share * this.plotWidth : NaN;
+  }
+
+  /** @param {number} px CSS pixels from the left of the host */
+  agoAt(px) {
+    const share = (px - LEFT) / this.plotWidth;
+    return share >= 0 && share <= 1 ? (1 - share) * this.view.windowMs : NaN;
+  }
+
   /** @param {number} now of the animation frame */
   draw(now) {
     if (this.width === 0 || this.height === 0) return;
@@ -131,8 +148,9 @@ export class Strip {
       const band = { x: box.x, y: box.y + i * laneHeight, w: box.w, h: laneHeight };
       this.#scale(lane, left, right, now, onPaper ? laneHeight / (paperPx * PAPER_MM_PER_MV) : 0);
       if (onPaper) drawPaper(g, band, left, paperPx, lane, ratio);
-      drawAxis(g, band, lane, ratio, onPaper, this.lanes.length > 1 ? lane.channels[0].name : '');
+      drawAxis(g, band, lane, ratio, onPaper, this.lanes.length > 1 ? lane.name : '');
     });
+    this.#drawFilled(g, box, left, right);
     drawTimes(g, box, left, right, ratio, onPaper);
     g.save();
     g.beginPath();
@@ -140,6 +158,7 @@ export class Strip {
     g.clip();
     this.lanes.forEach((lane, i) => {
       const band = { x: box.x, y: box.y + i * laneHeight, w: box.w, h: laneHeight };
+      if (i === 0) this.#drawLimits(g, band, lane, ratio);
       for (const channel of lane.channels) {
         if (this.hidden.has(channel.index)) continue;
         g.strokeStyle = g.fillStyle = colors.lines[channel.color % colors.lines.length];
@@ -150,6 +169,44 @@ export class Strip {
   }
 
   /**
+   * Shades what came afterwards.
+   * @param {CanvasRenderingContext2D} g
+   * @param {import('./axes.js').Band} box
+   * @param {number} left
+   * @param {number} right
+   */
+  #drawFilled(g, box, left, right) {
+    g.fillStyle = palette().filled;
+    for (const { from, to } of this.series.filled) {
+      if (to < left || from > right) continue;
+      const x = (/** @type {number} */ ts) => box.x + ((Math.min(right, Math.max(left, ts)) - left) / (right - left)) * box.w;
+      g.fillRect(x(from), box.y, Math.max(1, x(to) - x(from)), box.h);
+    }
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} g
+   * @param {import('./axes.js').Band} band
+   * @param {Lane} lane
+   * @param {number} ratio
+   */
+  #drawLimits(g, band, lane, ratio) {
+    const seen = this.limits.filter((limit) => limit > lane.low && limit < lane.high);
+    if (seen.length === 0) return;
+    g.strokeStyle = palette().limit;
+    g.lineWidth = Math.max(1, Math.round(ratio));
+    g.setLineDash([4 * ratio, 4 * ratio]);
+    g.beginPath();
+    for (const limit of seen) {
+      const y = Math.round(band.y + ((lane.high - limit) / (lane.high - lane.low)) * band.h) + 0.5;
+      g.moveTo(band.x, y);
+      g.lineTo(band.x + band.w, y);
+    }
+    g.stroke();
+    g.setLineDash([]);
+  }
+
+  /**
    * Whether anything would look different.
    * @param {number} now
    * @param {number} right
@@ -157,7 +214,7 @@ export class Strip {
    */
   #due(now, right, ratio) {
     const { drawn, view, series, history } = this;
-    const hidden = [...this.hidden].join();
+    const hidden = `${[...this.hidden].join()};${this.limits.join()}`;
     const same =
       drawn.windowMs === view.windowMs &&
       drawn.generation === generation &&
@@ -226,8 +283,13 @@ export class Strip {
       for (const layer of columns ? [this.history] : [this.history, this.series]) {
         const values = layer.columns[channel.index];
         if (!values) continue;
-        const end = layer.indexOf(right);
-        for (let i = layer.indexOf(left); i < end; i += 1) {
+        // With the neighbours outside, where lines lead to them.
+        const { times, gap } = layer;
+        let from = layer.indexOf(left);
+        let end = layer.indexOf(right);
+        if (from > 0 && times[from] - times[from - 1] <= gap) from -= 1;
+        if (end > 0 && times[end] - times[end - 1] <= gap && end < layer.length) end += 1;
+        for (let i = from; i < end; i += 1) {
           if (values[i] < low) low = values[i];
           if (values[i] > high) high = values[i];
         }

@@ -1,5 +1,5 @@
 // @ts-check
-// One sensor in the lobby: a card that always has its name, and rows with sparklines only while it is in sight.
+// One sensor in the lobby: what is known of it; and, only while it is in sight, a card with a row for each attribute, live.
 
 import * as clock from '../clock.js';
 import * as loop from '../charts/loop.js';
@@ -8,6 +8,7 @@ import { Decimals, age, unitText } from '../format.js';
 import { Series } from '../series.js';
 import { WORDS, freshness, show } from '../state.js';
 import { element, write } from '../shell.js';
+import { star } from './star.js';
 
 /** Samples asked for to begin a sparkline with: this many seconds at the declared rate, within bounds. */
 const BACKFILL_S = 6;
@@ -15,9 +16,10 @@ const MIN_BACKFILL = 80;
 const MAX_BACKFILL = 6000;
 /** …and where no rate is declared. */
 const UNKNOWN_BACKFILL = 400;
-/** Grid lines that a card spans: its head and the gap below it, and each row. As in the style sheet. */
-const HEAD_SPAN = 3;
-const ROW_SPAN = 2;
+/** Heights of a card's head and of each row, and of its border; as in the style sheet. */
+const HEAD_PX = 56;
+const ROW_PX = 48;
+const BORDER_PX = 2;
 /** Scrolling past a card for less than this does not end its watch. */
 const LINGER_MS = 1000;
 /** A sparkline keeps this many times its window before it forgets. */
@@ -28,6 +30,7 @@ const KEEP_WINDOWS = 3;
  * @property {string} kind
  * @property {string} unit
  * @property {string[]} channels
+ * @property {string[]} [units] a unit per channel
  * @property {number | null} rate_hz
  * @property {{ ts: number, value: unknown } | null} last
  *
@@ -137,29 +140,33 @@ export class SensorCard {
   /**
    * @param {SensorMeta} meta
    * @param {import('../live.js').Live} live
+   * @param {() => void} starred is told when it became a favourite, or no longer is
    */
-  constructor(meta, live) {
+  constructor(meta, live, starred) {
     this.id = meta.sensor;
     this.live = live;
-    this.link = element('a', { href: `/sensors/${encodeURIComponent(meta.sensor)}` });
-    this.sub = element('span', { class: 'card-id' });
-    this.pill = element('span', { class: 'pill', 'data-role': 'state' });
-    const head = element('div', { class: 'card-head' }, [
-      element('span', { class: 'card-name' }, [this.link, this.sub]),
-      this.pill,
-    ]);
-    this.root = element('li', { class: 'card', 'data-sensor': meta.sensor }, [head]);
+    this.starred = starred;
+    /** @type {HTMLElement | null} none while it is out of sight */
+    this.root = null;
+    /** @type {HTMLElement | null} */
+    this.pill = null;
     /** @type {Map<string, Row>} */
     this.rows = new Map();
-    /** @type {{ close: () => void }[] | null} none while the card is out of sight */
-    this.watches = null;
+    /** @type {{ close: () => void }[]} */
+    this.watches = [];
     this.leaving = 0;
     /** @type {import('../state.js').Freshness} */
     this.state = 'offline';
     this.meta = meta;
     /** When `meta` was true, on the node's clock. */
     this.metaAt = NaN;
+    this.text = '';
     this.update(meta);
+  }
+
+  /** CSS pixels; it does not depend on whether it is in sight, so nothing jumps. */
+  get height() {
+    return HEAD_PX + BORDER_PX + ROW_PX * Object.keys(this.meta.attributes).length;
   }
 
   get name() {
@@ -168,6 +175,12 @@ export class SensorCard {
 
   get kinds() {
     return Object.values(this.meta.attributes).map((attribute) => attribute.kind);
+  }
+
+  /** Charge of its battery in per cent; Infinity where it tells of none. */
+  get battery() {
+    const found = Object.values(this.meta.attributes).find(({ kind }) => kind === 'battery')?.last?.value;
+    return Number((Array.isArray(found) ? found[0] : found) ?? Infinity);
   }
 
   get newest() {
@@ -182,52 +195,61 @@ export class SensorCard {
    */
   matches(words, kind) {
     if (kind && !this.kinds.includes(kind)) return false;
-    const text = [this.name, this.id, ...Object.keys(this.meta.attributes), ...this.kinds].join(' ').toLowerCase();
-    return words.every((word) => text.includes(word));
+    return words.every((word) => this.text.includes(word));
   }
 
   /** @param {SensorMeta} meta */
   update(meta) {
     this.meta = meta;
     this.metaAt = clock.now();
-    write(this.link, this.name);
-    write(this.sub, meta.name && meta.name !== this.id ? this.id : '');
-    const count = Object.keys(meta.attributes).length;
-    // The height does not depend on whether there are rows now, so nothing jumps as cards come into sight.
-    this.root.style.gridRowEnd = `span ${HEAD_SPAN + count * ROW_SPAN}`;
-    if (!this.watches) return;
+    this.text = [this.name, this.id, ...Object.keys(meta.attributes), ...this.kinds].join(' ').toLowerCase();
+    if (!this.root) return;
+    this.#head(this.root);
     for (const [attribute, row] of this.rows) row.meta = meta.attributes[attribute] ?? row.meta;
-    if (Object.keys(meta.attributes).some((attribute) => !this.rows.has(attribute))) this.#fill();
+    if (Object.keys(meta.attributes).some((attribute) => !this.rows.has(attribute))) this.#fill(this.root);
   }
 
   /** The card came into sight. */
   open() {
     clearTimeout(this.leaving);
     this.leaving = 0;
-    if (!this.watches) this.#fill();
+    if (this.root) return this.root;
+    this.link = element('a', { href: `/sensors/${encodeURIComponent(this.id)}` });
+    this.sub = element('span', { class: 'card-id' });
+    this.pill = element('span', { class: 'pill', 'data-role': 'state' });
+    const head = element('div', { class: 'card-head' }, [
+      star(`sensor/${this.id}`, this.name, this.starred),
+      element('span', { class: 'card-name' }, [this.link, this.sub]),
+      this.pill,
+    ]);
+    this.root = element('li', { class: 'card', 'data-sensor': this.id }, [head]);
+    this.#head(this.root);
+    this.#fill(this.root);
+    this.tick(clock.now());
+    return this.root;
   }
 
-  /** The card left. */
+  /** @param {HTMLElement} root */
+  #head(root) {
+    if (this.link) write(this.link, this.name);
+    if (this.sub) write(this.sub, this.meta.name && this.meta.name !== this.id ? this.id : '');
+    root.style.height = `${this.height}px`;
+  }
+
+  /** The card left; what it watched is kept for a moment, should it come back. */
   close() {
-    if (!this.watches || this.leaving) return;
-    this.leaving = window.setTimeout(() => this.#empty(), LINGER_MS);
+    if (this.root && !this.leaving) this.leaving = window.setTimeout(() => this.remove(), LINGER_MS);
   }
 
-  remove() {
-    this.#empty();
-    this.root.remove();
-  }
-
-  /** Makes rows for all attributes and watches those that are not watched yet. */
-  #fill() {
-    this.watches ??= [];
+  /** Makes rows for all attributes and watches those that are not watched yet. @param {HTMLElement} root */
+  #fill(root) {
     /** @type {Map<number, string[]>} series by how much they begin with */
     const groups = new Map();
     for (const [attribute, meta] of Object.entries(this.meta.attributes)) {
       if (this.rows.has(attribute)) continue;
       const row = new Row(attribute, meta);
       this.rows.set(attribute, row);
-      this.root.append(row.root);
+      root.append(row.root);
       if (row.spark) loop.add(row.spark);
       const backfill = backfillOf(meta);
       groups.set(backfill, [...(groups.get(backfill) ?? []), `${this.id}/${attribute}`]);
@@ -251,18 +273,20 @@ export class SensorCard {
     if (series.newest - series.oldest > 2 * keep) series.forget(series.newest - keep);
   }
 
-  #empty() {
+  /** Lets go of everything but what is known of the sensor. */
+  remove() {
+    clearTimeout(this.leaving);
     this.leaving = 0;
-    for (const watch of this.watches ?? []) watch.close();
-    this.watches = null;
+    for (const watch of this.watches) watch.close();
+    this.watches = [];
     for (const row of this.rows.values()) {
-      if (row.spark) {
-        loop.remove(row.spark);
-        row.spark.close();
-      }
-      row.root.remove();
+      if (!row.spark) continue;
+      loop.remove(row.spark);
+      row.spark.close();
     }
     this.rows.clear();
+    this.root?.remove();
+    this.root = this.pill = null;
   }
 
   /**
@@ -285,9 +309,9 @@ export class SensorCard {
         online: this.meta.online,
       });
       if (rank[state] > rank[best]) best = state;
-      if (row && this.watches && !this.leaving) row.write(now);
+      if (row && !this.leaving) row.write(now);
     }
     this.state = best;
-    show(this.pill, best, WORDS[best]);
+    if (this.pill) show(this.pill, best, WORDS[best]);
   }
 }

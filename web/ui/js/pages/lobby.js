@@ -1,14 +1,17 @@
 // @ts-check
-// The lobby. Thousands of sensors are fine: each has a card with its name, but only cards in sight have rows, are
-// watched and drawn.
+// The lobby. Thousands of sensors are fine: only those in sight have a card, are watched and drawn.
 
 import * as clock from '../clock.js';
 import { connect, element, get, part, write } from '../shell.js';
-import { SensorCard } from './card.js';
+import * as favourites from '../favourites.js';
 import { WORDS } from '../state.js';
+import { SensorCard } from './card.js';
+import { RoomsList } from './rooms-list.js';
+import { Shelf } from './shelf.js';
 
-/** The list of sensors is asked for this often, for states and values of cards out of sight. */
+/** The list of sensors is asked for this often, for states and values of cards out of sight; a long one less often. */
 const REFRESH_MS = 5000;
+const REFRESH_MS_PER_SENSOR = 4;
 /** News of sensors are collected for this long before the list is asked for. */
 const NEWS_MS = 150;
 /** Ages and states are written this often. */
@@ -16,8 +19,9 @@ const TICK_MS = 500;
 /** Sensors asked for at once, and how many pages of them at most. */
 const PAGE = 1000;
 const MAX_PAGES = 20;
-/** Cards this far outside the window are kept ready. */
-const MARGIN = '300px';
+
+/** Names as people order them. */
+const COLLATOR = new Intl.Collator(undefined, { numeric: true });
 
 const live = connect();
 const list = part(document, 'sensors');
@@ -29,21 +33,15 @@ const sort = /** @type {HTMLSelectElement} */ (part(document, 'sort'));
 
 /** @type {Map<string, SensorCard>} */
 const cards = new Map();
-const sight = new IntersectionObserver(
-  (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      const card = cards.get(/** @type {HTMLElement} */ (target).dataset.sensor ?? '');
-      if (isIntersecting) card?.open();
-      else card?.close();
-    }
-  },
-  { rootMargin: MARGIN },
-);
+/** @type {Shelf<SensorCard>} */
+const shelf = new Shelf(list);
+const rooms = new RoomsList(live);
 
 let loading = false;
 let again = false;
 let failed = false;
 let order = '';
+let loadedAt = 0;
 
 async function load() {
   if (loading) {
@@ -60,6 +58,8 @@ async function load() {
         known.add(meta.sensor);
         take(meta);
       }
+      // The first page is there to be seen before the others are.
+      if (order === '') arrange();
       cursor = answer.next ?? '';
       if (!cursor) break;
     }
@@ -67,6 +67,7 @@ async function load() {
       if (!known.has(id)) drop(id);
     }
     failed = false;
+    loadedAt = performance.now();
     arrange();
   } catch (error) {
     failed = true;
@@ -88,46 +89,42 @@ function take(meta) {
     known.update(meta);
     return;
   }
-  const card = new SensorCard(meta, live);
-  cards.set(meta.sensor, card);
+  cards.set(meta.sensor, new SensorCard(meta, live, arrange));
 }
 
 /** @param {string} id of a sensor that is gone */
 function drop(id) {
   const card = cards.get(id);
   if (!card) return;
-  sight.unobserve(card.root);
   card.remove();
   cards.delete(id);
+  order = '';
 }
 
 /** Puts the cards that match into order. */
 function arrange() {
   kinds();
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.join(' ') !== rooms.words.join(' ')) rooms.search(words);
   const shown = [...cards.values()].filter((card) => card.matches(words, kind.value));
   const rank = { live: 0, delayed: 1, stale: 2, offline: 3 };
+  const first = new Set(shown.filter((card) => favourites.has(`sensor/${card.id}`)));
   const byName = (/** @type {SensorCard} */ a, /** @type {SensorCard} */ b) =>
-    a.name.localeCompare(b.name, undefined, { numeric: true }) || a.id.localeCompare(b.id);
-  shown.sort((a, b) => {
-    if (sort.value === 'recent') return (b.newest || 0) - (a.newest || 0) || byName(a, b);
-    if (sort.value === 'state') return rank[a.state] - rank[b.state] || byName(a, b);
-    return byName(a, b);
-  });
-  const next = shown.map((card) => card.id).join(' ');
+    COLLATOR.compare(a.name, b.name) || (a.id < b.id ? -1 : 1);
+  /** @type {Record<string, (a: SensorCard, b: SensorCard) => number>} */
+  const orders = {
+    name: () => 0,
+    recent: (a, b) => (b.newest || 0) - (a.newest || 0),
+    state: (a, b) => rank[a.state] - rank[b.state],
+    kind: (a, b) => COLLATOR.compare(a.kinds[0] ?? '', b.kinds[0] ?? ''),
+    battery: (a, b) => (a.battery === b.battery ? 0 : a.battery - b.battery),
+  };
+  const chosen = orders[sort.value] ?? byName;
+  shown.sort((a, b) => Number(first.has(b)) - Number(first.has(a)) || chosen(a, b) || byName(a, b));
+  const next = shown.map((card) => `${card.id} ${card.height}`).join();
   if (next !== order) {
     order = next;
-    // Moving the focused card would lose the focus; it is given back.
-    const focused = document.activeElement;
-    list.replaceChildren(...shown.map((card) => card.root));
-    if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
-    for (const card of cards.values()) {
-      if (card.root.isConnected) sight.observe(card.root);
-      else {
-        sight.unobserve(card.root);
-        card.close();
-      }
-    }
+    shelf.arrange(shown);
   }
   if (failed) return;
   if (shown.length > 0) {
@@ -201,7 +198,8 @@ document.addEventListener('keydown', (event) => {
   search.focus();
 });
 setInterval(() => {
-  if (!document.hidden) load();
+  const rest = performance.now() - loadedAt;
+  if (!document.hidden && rest > cards.size * REFRESH_MS_PER_SENSOR) load();
 }, REFRESH_MS);
 setInterval(tick, TICK_MS);
 load().then(tick);

@@ -4,10 +4,12 @@
 import * as clock from '../clock.js';
 import { handle } from '../charts/gestures.js';
 import * as loop from '../charts/loop.js';
-import { TrailMap } from '../charts/map.js';
+import { TrailMap, placesOf } from '../charts/map.js';
+import { Past } from '../charts/past.js';
 import { Strip } from '../charts/strip.js';
 import { View } from '../charts/view.js';
-import { Decimals, age, duration, moment, number, unitText } from '../format.js';
+import { Decimals, age, duration, moment, number, unitText, whole } from '../format.js';
+import { offer, savePicture } from '../save.js';
 import { Series } from '../series.js';
 import { ask } from '../nodes.js';
 import { get, part, write } from '../shell.js';
@@ -15,19 +17,14 @@ import { WORDS, freshness, show } from '../state.js';
 
 /** Samples asked for to begin with; what lies before is fetched, thinned, when someone looks there. */
 const BACKFILL = 20_000;
-/** Thinned samples fetched for a window. */
-const HISTORY_POINTS = 2000;
-/** How long a view must stand before its history is fetched, and how soon it is tried again when that failed. */
-const SETTLE_MS = 250;
-const RETRY_MS = 2000;
 /** Statistics are computed this often, and texts for screen readers written this often. */
 const STATS_MS = 500;
 const WORDS_MS = 10_000;
 /** A geolocation's exact places (live values have seven digits) are asked for this often, and this many. */
 const PLACES_MS = 1000;
 const PLACES = 2000;
-/** How long a file offered for download is kept for the browser to read. */
-const KEEP_FILE_MS = 10_000;
+/** What shaded stretches mean. */
+const FILLED = 'Shaded: came afterwards.';
 /** The window that an ECG begins with: as on a printed strip, or what fits a phone. */
 const ECG_WINDOW_MS = 10_000;
 const NARROW_ECG_WINDOW_MS = 5_000;
@@ -61,20 +58,23 @@ export class NumbersCard {
     this.channels = root.dataset.channels ?? '';
     this.isEcg = root.dataset.kind === 'ecg';
     this.series = new Series(Number(root.dataset.rate) || null);
-    this.history = new Series(null);
-    /** Stretch of time that the history covers, and at which distance. */
-    this.covered = { from: NaN, to: NaN, windowMs: 0 };
     this.view = new View(this.isEcg ? ecgWindow() : windowFor(this.series.interval));
     this.chosen = this.isEcg || this.series.rateHz !== null;
+    this.past = new Past(name, this.series, this.view, {
+      show: (history) => {
+        for (const { strip } of this.charts) strip.history = history;
+      },
+      say: (error) => this.#sayPast(error),
+    });
     this.state = part(root, 'state');
     this.age = part(root, 'age');
     this.play = part(root, 'play');
     this.note = part(root, 'note');
+    this.latency = part(root, 'latency');
     this.paper = this.isEcg ? part(root, 'paper') : null;
     this.fallback = Number(root.dataset.last ?? NaN);
     this.statsAt = 0;
     this.wordsAt = 0;
-    this.fetching = 0;
     this.placesAt = 0;
     /** @type {AbortController} removes what this card listens to */
     this.end = new AbortController();
@@ -110,7 +110,7 @@ export class NumbersCard {
   close() {
     this.watch.close();
     this.end.abort();
-    clearTimeout(this.fetching);
+    this.past.close();
     for (const { strip } of this.charts) {
       loop.remove(strip);
       strip.close();
@@ -164,6 +164,7 @@ export class NumbersCard {
       },
       { signal },
     );
+    part(this.root, 'png').addEventListener('click', () => this.#picture(), { signal });
     for (const button of this.root.querySelectorAll('button[data-role="legend"]')) {
       const reading = /** @type {HTMLElement} */ (button.closest('[data-role="reading"]'));
       const index = Number(reading.dataset.channel);
@@ -182,6 +183,17 @@ export class NumbersCard {
     }
   }
 
+  /** What the charts and the map show now, as a picture with a title. */
+  #picture() {
+    const shown = this.charts.map(({ strip }) => strip.canvas);
+    if (this.map) shown.push(this.map.canvas);
+    const { right, left } = { right: this.view.right, left: this.view.right - this.view.windowMs };
+    const span = `${moment(left, clock.now())} to ${moment(right, clock.now())}`;
+    const unit = this.readings[0]?.unit;
+    const title = `${this.name.replace('/', ' · ')}${unit ? `, ${unit}` : ''}`;
+    savePicture(shown, title, span, `${this.name.replace('/', '_')}.png`).catch((error) => write(this.note, `PNG: ${error.message}`));
+  }
+
   #viewChanged() {
     const { view } = this;
     show(this.play, view.paused ? 'paused' : 'live', view.paused ? 'Paused' : 'Live');
@@ -191,42 +203,19 @@ export class NumbersCard {
       button.setAttribute('aria-pressed', String(chosen));
     }
     this.statsAt = 0;
-    clearTimeout(this.fetching);
-    this.fetching = window.setTimeout(() => this.#fetchHistory(), SETTLE_MS);
+    this.past.look();
   }
 
-  /** Fetches what the window shows from before the samples that the page holds. */
-  async #fetchHistory() {
-    const { view, series, covered } = this;
-    const right = view.right - series.skew;
-    const from = Math.floor(right - 2 * view.windowMs);
-    const to = Math.min(right, series.length ? series.oldest : right);
-    if (!(to > right - view.windowMs)) return;
-    const fine = covered.windowMs === view.windowMs;
-    if (fine && covered.from <= right - view.windowMs && covered.to >= to) return;
-    try {
-      const [sensor, attribute] = this.name.split('/');
-      const path = `sensors/${encodeURIComponent(sensor)}/${encodeURIComponent(attribute)}/samples`;
-      const query = `from=${from}&to=${to}&limit=100000&points=${HISTORY_POINTS}`;
-      const { samples } = await get(`${path}?${query}`);
-      const history = new Series(null);
-      take(history, samples);
-      this.covered = { from, to, windowMs: view.windowMs };
-      this.#replaceHistory(history);
-      if (this.note.textContent?.startsWith('History:')) write(this.note, '');
-    } catch (error) {
-      // Between two nodes the header says what is going on.
-      if (this.live.state === 'live') write(this.note, `History: ${error instanceof Error ? error.message : error}`);
-      if (!this.end.signal.aborted) this.fetching = window.setTimeout(() => this.#fetchHistory(), RETRY_MS);
-    }
+  /** What was fetched from before the samples that the page holds, thinned. */
+  get history() {
+    return this.past.history;
   }
 
-  /** @param {Series} history */
-  #replaceHistory(history) {
-    // The new one must not look like the old one to a chart that compares versions.
-    history.version = this.history.version + 1;
-    this.history = history;
-    for (const { strip } of this.charts) strip.history = history;
+  /** @param {string} error why the past could not be read; empty when it was */
+  #sayPast(error) {
+    // Between two nodes the header says what is going on.
+    if (error && this.live.state === 'live') write(this.note, `History: ${error}`);
+    else if (!error && this.note.textContent?.startsWith('History:')) write(this.note, '');
   }
 
   /**
@@ -237,7 +226,11 @@ export class NumbersCard {
     const { series } = this;
     const before = series.newest;
     series.join(times, flat, channels);
-    if (settled) series.heard(clock.now(), before);
+    if (settled) {
+      const now = clock.now();
+      series.heard(now, before);
+      series.came(times, now, before);
+    }
     if (!this.chosen && series.length >= 3) {
       this.chosen = true;
       this.view.choose(windowFor(series.interval));
@@ -274,6 +267,13 @@ export class NumbersCard {
     if (skew !== 0) {
       write(this.note, `The device's clock is ${duration(skew)} ${skew > 0 ? 'behind' : 'ahead'}.`);
     }
+    const right = this.view.right - skew;
+    const filled = series.filled.some(({ from, to }) => to >= right - this.view.windowMs && from <= right);
+    if (filled && !this.note.textContent) write(this.note, FILLED);
+    else if (!filled && this.note.textContent === FILLED) write(this.note, '');
+    // Of a device whose clock is wrong nobody knows how long its samples take.
+    const known = Number.isFinite(series.latency) && skew === 0;
+    write(this.latency, known ? `${whole(Math.max(0, series.latency))} ms from the device` : '');
     if (this.paper) this.paper.hidden = !this.charts[0].strip.onPaper;
     if (now - this.statsAt >= STATS_MS) {
       this.statsAt = now;
@@ -345,13 +345,7 @@ export class NumbersCard {
       const answer = await get(
         `sensors/${encodeURIComponent(sensor)}/${encodeURIComponent(attribute)}/samples?limit=${PLACES}${range}`,
       );
-      const places = answer.samples.map((/** @type {{ ts: number, value: (number | null)[] }} */ { ts, value }) => ({
-        ts,
-        lat: value[0] ?? NaN,
-        lon: value[1] ?? NaN,
-        accuracy: value[2] ?? NaN,
-      }));
-      map.show(places.filter(({ lat, lon }) => Number.isFinite(lat) && Number.isFinite(lon)));
+      map.show(placesOf(answer.samples));
       write(this.mapWords, map.text);
     } catch {
       // The node is away for a moment; the map keeps what it shows.
@@ -374,23 +368,6 @@ export class NumbersCard {
 }
 
 /**
- * Joins samples of the API into a series.
- * @param {Series} series
- * @param {{ ts: number, value: number | (number | null)[] }[]} samples
- */
-function take(series, samples) {
-  const rows = samples.map(({ value }) => (Array.isArray(value) ? value : [value]));
-  const channels = rows.reduce((most, row) => Math.max(most, row.length), 1);
-  const flat = new Float64Array(rows.length * channels).fill(NaN);
-  rows.forEach((row, i) => row.forEach((value, c) => (flat[i * channels + c] = value ?? NaN)));
-  series.join(
-    samples.map(({ ts }) => ts),
-    flat,
-    channels,
-  );
-}
-
-/**
  * Fetches the link as CSV (a plain link cannot ask for a type) and hands it to the browser as a file.
  * @param {HTMLAnchorElement} link
  */
@@ -398,11 +375,5 @@ async function download(link) {
   const { pathname, search } = new URL(link.href);
   const response = await ask(pathname + search, { headers: { accept: 'text/csv' } });
   if (!response.ok) throw new Error(`the node answered ${response.status}`);
-  const url = URL.createObjectURL(await response.blob());
-  const file = document.createElement('a');
-  file.href = url;
-  file.download = link.download;
-  file.click();
-  // Some browsers read it only after the click.
-  setTimeout(() => URL.revokeObjectURL(url), KEEP_FILE_MS);
+  offer(await response.blob(), link.download);
 }

@@ -1,55 +1,49 @@
 // @ts-check
 // A room: this browser is in it under its name, sees who else is, and what the room's sensors measure.
 
+import { Cursor } from '../charts/cursor.js';
+import { View, WINDOWS } from '../charts/view.js';
 import * as clock from '../clock.js';
-import { offerCopies } from '../copy.js';
-import * as person from '../person.js';
-import { connect, element, get, part, write } from '../shell.js';
-import { SensorCard } from './card.js';
+import { timeOfDay } from '../format.js';
+import { keep, read } from '../keep.js';
+import { connect, get, part, write } from '../shell.js';
+import { show } from '../state.js';
+import { Grid } from '../tiles/grid.js';
+import { LinesTile } from '../tiles/lines.js';
+import { Company } from './company.js';
+import { Edit, LimitsDialog, Share } from './room-dialogs.js';
 
 /** News of sensors are collected for this long before the list is asked for. */
 const NEWS_MS = 150;
-/** Ages and states are written this often. */
-const TICK_MS = 500;
-/** Cards this far outside the window are kept ready. */
-const MARGIN = '300px';
+/** The list is asked for this often, for names and whether devices are connected. */
+const REFRESH_MS = 5000;
+/** Ages, values and states are written this often. */
+const TICK_MS = 250;
+/** Sensors asked for at once. */
+const PAGE = 1000;
+/** The window that a room begins with, unless another was chosen before. */
+const WINDOW_MS = 30_000;
 
 const room = part(document, 'room').dataset.room ?? '';
 const live = connect();
-const list = part(document, 'sensors');
-const people = part(document, 'people');
 const summary = part(document, 'summary');
 const notice = part(document, 'notice');
-const form = part(document, 'me');
-const field = /** @type {HTMLInputElement} */ (part(document, 'my-name'));
-const button = part(document, 'enter');
-const invite = part(document, 'invite');
-
-/** @typedef {{ id: string, name: string, node: string, call: boolean }} Person */
-/** @type {Map<string, Person>} who is here, by id */
-const here = new Map();
-/** The connection that told so; another one tells everything anew. */
-let toldBy = 0;
+const list = part(document, 'tiles');
+const play = part(document, 'play');
+const empty = part(document, 'empty');
+const at = part(document, 'at');
+const kept = Number(read('window'));
+const view = new View(WINDOWS.includes(kept) ? kept : WINDOW_MS);
+const cursor = new Cursor(view);
+const grid = new Grid(list, { live, view, cursor });
+const company = new Company(room, live);
+const share = new Share(room);
+/** @type {import('../tiles/tile.js').SensorMeta[]} */
+let sensors = [];
+const edit = new Edit(room, () => sensors);
+const limits = new LimitsDialog();
 let deleted = false;
-
-/** @type {Map<string, SensorCard>} */
-const cards = new Map();
-const sight = new IntersectionObserver(
-  (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      const card = cards.get(/** @type {HTMLElement} */ (target).dataset.sensor ?? '');
-      if (isIntersecting) card?.open();
-      else card?.close();
-    }
-  },
-  { rootMargin: MARGIN },
-);
-
-function enter() {
-  const name = person.name();
-  write(button, name ? 'Change name' : 'Enter');
-  if (name && !deleted) live.enter(room, { id: person.id(), name, call: false });
-}
+let loaded = false;
 
 /** @param {string} text */
 function say(text) {
@@ -57,53 +51,44 @@ function say(text) {
   notice.hidden = text === '';
 }
 
-function showPeople() {
-  const all = [...here.values()].sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
-  const me = person.id();
-  people.replaceChildren(
-    ...all.map(({ id, name, node }) =>
-      element('li', { 'data-person': id }, [
-        name + (id === me ? ' (you)' : ''),
-        element('span', { class: 'node' }, [` on ${node}`]),
-      ]),
-    ),
-  );
-  count();
-}
-
 function count() {
-  const words = (/** @type {number} */ n, /** @type {string} */ one, /** @type {string} */ many) => `${n} ${n === 1 ? one : many}`;
-  const who = person.name() ? words(here.size, 'person', 'people') : 'say your name to see who is here';
-  write(summary, `${words(cards.size, 'sensor', 'sensors')}, ${who}`);
+  const own = `${sensors.length} ${sensors.length === 1 ? 'sensor' : 'sensors'}`;
+  if (loaded) write(summary, `${own}, ${company.words}`);
 }
 
+let loading = false;
+let again = false;
 async function load() {
+  if (loading) {
+    again = true;
+    return;
+  }
+  loading = true;
   try {
-    const { sensors } = await get(`sensors?limit=1000&room=${encodeURIComponent(room)}`);
-    const known = new Set(sensors.map((/** @type {import('./card.js').SensorMeta} */ meta) => meta.sensor));
-    for (const [id, card] of cards) {
-      if (known.has(id)) continue;
-      sight.unobserve(card.root);
-      card.remove();
-      cards.delete(id);
-    }
-    for (const meta of sensors) {
-      const held = cards.get(meta.sensor);
-      if (held) {
-        held.update(meta);
-        continue;
-      }
-      const card = new SensorCard(meta, live);
-      cards.set(meta.sensor, card);
-      list.append(card.root);
-      sight.observe(card.root);
-    }
+    const found = [];
+    let cursorOf = '';
+    do {
+      const more = cursorOf && `&cursor=${encodeURIComponent(cursorOf)}`;
+      const answer = await get(`sensors?limit=${PAGE}&room=${encodeURIComponent(room)}${more}`);
+      found.push(...answer.sensors);
+      cursorOf = answer.next ?? '';
+    } while (cursorOf);
+    sensors = found;
+    loaded = true;
+    grid.show(sensors);
+    edit.show();
+    empty.hidden = sensors.length > 0 || deleted;
     if (!deleted) say('');
     count();
-    tick();
+    grid.tick(clock.now());
   } catch (error) {
     // Between two nodes the header says what is going on.
-    if (live.state === 'live' && !deleted) say(`The room's sensors could not be read: ${error instanceof Error ? error.message : error}.`);
+    if (live.state === 'live' && !deleted) say(`The room's sensors could not be read: ${error instanceof Error ? error.message : error}. Trying again.`);
+  }
+  loading = false;
+  if (again) {
+    again = false;
+    load();
   }
 }
 
@@ -113,53 +98,96 @@ function loadSoon() {
   news = window.setTimeout(load, NEWS_MS);
 }
 
-function tick() {
-  const now = clock.now();
-  for (const card of cards.values()) card.tick(now);
+function viewChanged() {
+  show(play, view.paused ? 'paused' : 'live', view.paused ? 'Paused' : 'Live');
+  play.title = view.paused ? 'Go live (space)' : 'Pause (space)';
+  for (const button of document.querySelectorAll('[data-window]')) {
+    const chosen = Number(/** @type {HTMLElement} */ (button).dataset.window) === view.windowMs;
+    button.setAttribute('aria-pressed', String(chosen));
+  }
 }
 
-live.addEventListener('presence', (event) => {
-  const { room: of, joined, left } = /** @type {CustomEvent} */ (event).detail;
-  if (of !== room) return;
-  if (toldBy !== live.connects) here.clear();
-  toldBy = live.connects;
-  for (const { id } of left) here.delete(id);
-  for (const who of joined) here.set(who.id, who);
-  showPeople();
+/** @param {string} size */
+function resize(size) {
+  list.dataset.size = size;
+  for (const button of document.querySelectorAll('[data-size]:not(ul)')) {
+    button.setAttribute('aria-pressed', String(/** @type {HTMLElement} */ (button).dataset.size === size));
+  }
+}
+
+/** The moment that the cursor is on. */
+function pointed() {
+  write(at, cursor.shown ? `At ${timeOfDay(view.right - cursor.ago, 100)}` : '');
+}
+
+view.addEventListener('change', viewChanged);
+cursor.addEventListener('change', pointed);
+play.addEventListener('click', () => view.toggle());
+part(document, 'tools').addEventListener('click', (event) => {
+  const button = event.target instanceof Element ? event.target.closest('button') : null;
+  if (button?.dataset.window) {
+    view.choose(Number(button.dataset.window));
+    keep('window', button.dataset.window);
+  }
+  if (button?.dataset.size) {
+    resize(button.dataset.size);
+    keep('tiles', button.dataset.size);
+  }
+});
+list.addEventListener('click', (event) => {
+  const button = event.target instanceof Element ? event.target.closest('[data-role="limits-of"]') : null;
+  const tile = button && grid.byRoot.get(/** @type {Element} */ (button.closest('[data-role="tile"]')));
+  if (tile instanceof LinesTile) limits.ask(tile);
+});
+document.addEventListener('keydown', (event) => {
+  if (event.key !== ' ' || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { target } = event;
+  if (target instanceof Element && target.closest('button, a, input, select, textarea, dialog, [data-role="chart"]')) return;
+  event.preventDefault();
+  view.toggle();
 });
 live.addEventListener('room', (event) => {
   const now = /** @type {CustomEvent} */ (event).detail;
   if (now.room !== room) return;
   if (now.gone) {
     deleted = true;
-    form.hidden = true;
-    invite.hidden = true;
+    company.close();
+    share.show(null);
     say('This room was deleted.');
   } else {
     write(part(document, 'name'), now.name);
-    invite.hidden = now.join_code === null;
-    const line = invite.querySelector('pre code');
-    if (line) write(line, line.textContent?.replace(/[^/]*$/, now.join_code ?? '') ?? '');
-    write(part(document, 'code'), now.join_code ?? '');
+    share.show(now.join_code);
   }
   loadSoon();
 });
-live.addEventListener('sensor', loadSoon);
+live.addEventListener('sensor', (event) => {
+  const { gone, sensor } = /** @type {CustomEvent} */ (event).detail;
+  if (gone) grid.cleared(sensor);
+  loadSoon();
+});
 live.addEventListener('state', () => {
   if (live.state === 'live') load();
 });
-form.addEventListener('submit', (event) => {
-  event.preventDefault();
-  if (!field.value.trim()) return;
-  person.call(field.value);
-  enter();
-  count();
-});
-setInterval(tick, TICK_MS);
-offerCopies();
-field.value = person.name();
-enter();
+company.addEventListener('change', count);
+setInterval(() => {
+  grid.tick(clock.now());
+  pointed();
+}, TICK_MS);
+setInterval(() => {
+  if (!document.hidden && !deleted) load();
+}, REFRESH_MS);
+resize(['small', 'large'].includes(read('tiles')) ? read('tiles') : 'medium');
+viewChanged();
 load();
 
 /** For tests and curious people. */
-Object.assign(window, { sensorium: { live, cards, people: here } });
+Object.assign(window, {
+  sensorium: {
+    live,
+    view,
+    cursor,
+    tiles: grid.tiles,
+    people: company.here,
+    series: (/** @type {string} */ name) => grid.tiles.get(name)?.series ?? null,
+  },
+});

@@ -6,6 +6,7 @@ import * as clock from '../clock.js';
 import { ask } from '../nodes.js';
 import { Refused, connect, get, part, write } from '../shell.js';
 import { show } from '../state.js';
+import { showLedger } from './ledger.js';
 import { NumbersCard } from './numbers.js';
 import { TextsCard } from './texts.js';
 
@@ -19,6 +20,7 @@ const sensor = head.dataset.sensor ?? '';
 const list = part(document, 'attributes');
 const pill = part(document, 'sensor-state');
 const notice = part(document, 'notice');
+const ledger = part(document, 'ledger');
 const live = connect();
 let online = head.dataset.online === 'true';
 
@@ -61,6 +63,9 @@ async function refresh() {
     const changed = Object.entries(meta.attributes).filter(
       ([attribute, { channels }]) => cards.get(attribute)?.channels !== channels.join(','),
     );
+    showLedger(ledger, sensor).catch(() => {
+      // The node is away for a moment; the words stay.
+    });
     if (changed.length > 0) await replace(changed.map(([attribute]) => attribute));
   } catch (error) {
     if (live.state !== 'live') return;
@@ -127,6 +132,7 @@ live.addEventListener('state', () => {
 setInterval(() => {
   if (!document.hidden) refresh();
 }, REFRESH_MS);
+refresh();
 setInterval(() => {
   for (const card of cards.values()) card.tick(clock.now(), online);
 }, TICK_MS);
