@@ -4,7 +4,7 @@
 //! was lost is made up for, and nodes that come, go or move are found. A name that does not resolve is said once and
 //! asked for again; nothing here is ever fatal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
@@ -202,6 +202,24 @@ impl Drop for Mdns {
         self.daemon.unregister(&self.fullname).ok();
         self.daemon.shutdown().ok();
     }
+}
+
+/// Looks on the local network for nodes that announce themselves, for as long as this; blocks meanwhile. Announces
+/// nothing.
+pub fn browse(within: Duration) -> Result<BTreeSet<SocketAddr>, mdns_sd::Error> {
+    let until = std::time::Instant::now() + within;
+    let daemon = ServiceDaemon::new()?;
+    let mut found = BTreeSet::new();
+    let events = daemon.browse(SERVICE).inspect_err(|_| drop(daemon.shutdown()))?;
+    while let Ok(event) = events.recv_deadline(until) {
+        if let ServiceEvent::ServiceResolved(service) = event {
+            let room = MAX_ADDRESSES - found.len();
+            found.extend(addresses(&service).into_iter().take(room));
+        }
+    }
+    // It is only asked for; the thread ends when it gets to it. An error says that it is gone already.
+    daemon.shutdown().ok();
+    Ok(found)
 }
 
 fn addresses(service: &ResolvedService) -> Vec<SocketAddr> {

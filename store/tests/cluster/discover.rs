@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use store::cluster::discover::{ASK_EVERY, Announced, Discover, Discovery};
+use store::cluster::discover::{ASK_EVERY, Announced, Discover, Discovery, browse};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
@@ -266,6 +266,18 @@ async fn two_nodes_of_one_machine_find_each_other_by_multicast() {
     wait_for(&mut at_b, "127.0.0.1:44001").await;
     println!("found each other by multicast after {:?}", began.elapsed());
     wait_for(&mut at_a, "127.0.0.1:44002").await;
+    // Who only looks finds both, however late their machine answers.
+    let expected = [44001, 44002].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let looks = async {
+        loop {
+            let found =
+                tokio::task::spawn_blocking(|| browse(Duration::from_secs(1)).unwrap()).await.unwrap();
+            if expected.iter().all(|address| found.contains(address)) {
+                return;
+            }
+        }
+    };
+    timeout(GUARD, looks).await.unwrap();
     // A node that goes takes its announcement back.
     drop(b);
     let gone: SocketAddr = "127.0.0.1:44002".parse().unwrap();

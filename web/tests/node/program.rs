@@ -267,6 +267,9 @@ fn check_tells_what_peers_it_would_try_and_no_secret() {
     let out = check(&["--join", &format!("{}:1", "x".repeat(64))]);
     assert!(out.contains("leads nowhere now"), "{out}");
     assert!(check(&[]).contains("peers: none are named"));
+    // Whether anybody is there is the machine's affair; that it was looked for is told.
+    let out = check(&["--discover", "mdns"]);
+    assert!(out.contains("--discover mdns finds ") || out.contains("--discover mdns: nobody "), "{out}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use store::Store;
+use store::cluster::discover::browse;
 
 use crate::cluster::{ClusterSettings, Discover};
 use crate::config::Settings;
@@ -17,6 +18,8 @@ use crate::wiring::explain;
 const LEAST_FREE: u64 = 256 << 20;
 /// How long another node may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How long nodes that announce themselves on the local network are listened for.
+const BROWSE_WITHIN: Duration = Duration::from_secs(2);
 /// Addresses of other nodes that are tried; of those beyond it only the number is told.
 const MAX_TRIED: usize = 32;
 /// The data file inside of the data directory.
@@ -182,7 +185,7 @@ fn secret(cluster: &ClusterSettings) -> String {
 }
 
 /// What peers the node would try, and what stands at each of their addresses. Takes no longer than
-/// [`CONNECT_WITHIN`] and the look-up of the names.
+/// [`CONNECT_WITHIN`] and [`BROWSE_WITHIN`], and the look-up of the names.
 fn peers(cluster: &ClusterSettings) -> Vec<String> {
     let mut named: Vec<(String, String)> =
         cluster.join.iter().map(|place| (format!("--join {place}"), place.clone())).collect();
@@ -202,7 +205,19 @@ fn peers(cluster: &ClusterSettings) -> Vec<String> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for (option, place) in named {
         if place.is_empty() {
-            lines.push(format!("ok    {option}: nodes that announce themselves when it runs"));
+            match browse(BROWSE_WITHIN) {
+                Ok(addresses) if addresses.is_empty() => {
+                    lines.push(format!("note  {option}: nobody announces itself now"));
+                }
+                Ok(addresses) => {
+                    let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    lines.push(format!("ok    {option} finds {}", listed.join(", ")));
+                    found.extend(addresses);
+                }
+                Err(error) => {
+                    lines.push(format!("note  {option}: nobody can be looked for now: {error}"));
+                }
+            }
             continue;
         }
         match place.to_socket_addrs() {
