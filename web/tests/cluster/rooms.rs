@@ -186,7 +186,7 @@ fn worst(times: &[Duration]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_room_is_the_same_everywhere_through_kills() {
     let _machine = alone().await;
-    let (seed, kills) = (seed(), often(3, 20));
+    let (seed, kills) = (seed(), often(3, 100));
     let mut cluster = Cluster::start(&plan(3, &[])).await.unwrap();
     let (nodes, names) = running(&cluster);
     let mut room = Room::make(nodes[0]).await;
